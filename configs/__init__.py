@@ -1,0 +1,1 @@
+"""One ml_collections config for each figure or table of the paper."""

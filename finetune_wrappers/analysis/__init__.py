@@ -1,0 +1,1 @@
+"""Analysis: pruning, attention, probing and revival, on parameter pytrees and ModelOutput."""

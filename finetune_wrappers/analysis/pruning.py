@@ -1,0 +1,191 @@
+"""Pruning (paper App. D): zero the K weights or neurons that a score ranks highest, and look what comes back.
+
+Masks are pytrees of 0 and 1 shaped like the parameters, and everything is a pure function of pytrees, so
+any model's parameters will do. The paper's score is +w * dL/dw with L the loss on the *pretraining*
+task: to first order, zeroing w changes L by -w * dL/dw, so the largest score promises the largest fall.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from finetune_wrappers.types import InputError, Params
+
+SCORES = ("gradient", "gradient_abs", "magnitude", "random")
+UNITS = ("weight", "neuron")
+_NEAR_ZERO = 0.5  # Tracr's own weights are 0 or at least 1 in size, but for the thresholds of its MLPs
+
+
+def weight_scores(score: str, params: Params, grads: Params, key: Any = None) -> Params:
+  """A score for every weight, pytree like params; the highest is pruned first.
+
+  Args:
+    score: `gradient` (+w * g, the paper's), `gradient_abs` (|w * g|), `magnitude` (|w|) or `random`.
+    params: weights w.
+    grads: g = dL/dw, L the loss on the pretraining task; unused by the last two.
+    key: random key, for `random`.
+
+  Raises:
+    InputError: for another score.
+  """
+  if score == "gradient":
+    return jax.tree.map(jnp.multiply, params, grads)
+  if score == "gradient_abs":
+    return jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
+  if score == "magnitude":
+    return jax.tree.map(jnp.abs, params)
+  if score == "random":
+    flat, unravel = ravel_pytree(params)
+    return unravel(jax.random.uniform(key, flat.shape))
+  raise InputError(f"score: {score!r} is not one of {', '.join(SCORES)}")
+
+
+def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Params:
+  """Which weights may be pruned: pytree of bools like params.
+
+  Args:
+    scope: `all`; `near_zero`, weights that compilation left below 0.5 in size, so that what the compiler
+      built stays (pruning over all weights removes load-bearing ones, results/fig57); `matrices`; or the
+      path of one array, such as `blocks_1/attn/value/kernel`, or of a subtree, such as `blocks_1`.
+    params: weights.
+    compiled: weights as compiled, for `near_zero`.
+
+  Raises:
+    InputError: for a path that is not there, or `near_zero` without compiled weights.
+  """
+  if scope == "all":
+    return jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+  if scope == "near_zero":
+    if compiled is None:
+      raise InputError("scope: near_zero is only possible for a compiled model")
+    return jax.tree.map(lambda w: jnp.abs(jnp.asarray(w)) < _NEAR_ZERO, compiled)
+  paths = {path for path, _ in named_leaves(params)}
+
+  def inside(path: str) -> bool:
+    return path.endswith("kernel") if scope == "matrices" else path == scope or path.startswith(scope + "/")
+
+  if not any(inside(path) for path in paths):
+    raise InputError(f"scope: {scope!r} is not one of all, near_zero, matrices, {', '.join(sorted(paths))}")
+  return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, inside(_name(p))), params)
+
+
+def unit_scores(scores: Params, scope: Params, unit: str) -> Params:
+  """Scores with which units compete: single weights, or neurons.
+
+  A neuron is one output unit of a weight matrix with its bias (a row of the matrix in the paper's
+  orientation, a column of a Flax kernel). Its score is the sum over its weights in scope, and every
+  weight of a neuron gets its neuron's score. Weights out of scope get -inf. Embeddings have no neurons.
+
+  Args:
+    scores: from `weight_scores`.
+    scope: from `scope_mask`.
+    unit: `weight` or `neuron`.
+  """
+  if unit == "weight":
+    return jax.tree.map(lambda s, m: jnp.where(m, s, -jnp.inf), scores, scope)
+  if unit != "neuron":
+    raise InputError(f"unit: {unit!r} is not one of {', '.join(UNITS)}")
+
+  def by_neuron(node_scores, node_scope):
+    if "kernel" not in node_scores:
+      return {
+        name: jnp.full(value.shape, -jnp.inf) if not isinstance(value, dict) else by_neuron(value, node_scope[name])
+        for name, value in node_scores.items()
+      }
+    total = sum(
+      jnp.where(node_scope[name], node_scores[name], 0.0).reshape(-1, node_scores["kernel"].shape[-1]).sum(0)
+      for name in node_scores
+    )
+    return {
+      name: jnp.where(node_scope[name], jnp.broadcast_to(total, node_scores[name].shape), -jnp.inf)
+      for name in node_scores
+    }
+
+  return by_neuron(scores, scope)
+
+
+def ranks(scores: Params, unit: str) -> Params:
+  """Place of each weight in the order of pruning, int pytree, 0 first; ties by position in the tree.
+
+  With `neuron`, all weights of a neuron share its place. Weights out of scope come after every K.
+  """
+  flat, _ = ravel_pytree(scores)
+  groups = ravel_pytree(_neuron_ids(scores))[0] if unit == "neuron" else jnp.arange(flat.size)
+  total = flat.size
+  best = jnp.full((total,), -jnp.inf).at[groups].max(flat)
+  order = jnp.argsort(-best, stable=True)
+  place = jnp.zeros((total,), jnp.int32).at[order].set(jnp.arange(total, dtype=jnp.int32))
+  place_of_weight = jnp.where(jnp.isfinite(flat), place[groups], total)
+  return _unravel_like(scores, place_of_weight)
+
+
+def keep_mask(places: Params, k: Any) -> Params:
+  """float32 pytree of 0 and 1: 0 for exactly the K first units.
+
+  Args:
+    places: from `ranks`.
+    k: how many; may be traced.
+  """
+  return jax.tree.map(lambda place: (place >= k).astype(jnp.float32), places)
+
+
+def apply_mask(params: Params, mask: Params) -> Params:
+  """Params with the masked weights at zero."""
+  return jax.tree.map(jnp.multiply, params, mask)
+
+
+def curve(params: Params, places: Params, ks: Any, measure: Callable[[Params], Any]):
+  """measure(params with K units at zero) for each K, stacked on a first axis."""
+  return jax.lax.map(lambda k: measure(apply_mask(params, keep_mask(places, k))), jnp.asarray(ks))
+
+
+def named_leaves(params: Params) -> list[tuple[str, Any]]:
+  """(path such as `blocks_1/attn/value/kernel`, array) of every leaf."""
+  return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def first_units(places: Params, k: int) -> list[tuple[str, tuple[int, ...]]]:
+  """Where the K first single weights sit: (path, index) in the order of pruning."""
+  found = []
+  for path, place in named_leaves(jax.device_get(places)):
+    found += [(int(place[index]), path, index) for index in zip(*(place < k).nonzero(), strict=True)]
+  return [(path, tuple(int(i) for i in index)) for _, path, index in sorted(found)]
+
+
+def _name(path) -> str:
+  return "/".join(entry.key for entry in path)
+
+
+def _neuron_ids(tree: Params) -> Params:
+  """A number for each neuron, the same on all its weights; embeddings' weights each have their own."""
+  start = 0
+
+  def number(node):
+    nonlocal start
+    if "kernel" in node:
+      size = node["kernel"].shape[-1]
+      ids = jnp.arange(start, start + size)
+      start += size
+      return {name: jnp.broadcast_to(ids, value.shape) for name, value in node.items()}
+    out = {}
+    for name, value in node.items():
+      if isinstance(value, dict):
+        out[name] = number(value)
+      else:
+        out[name] = jnp.arange(start, start + value.size).reshape(value.shape)
+        start += value.size
+    return out
+
+  return number(tree)
+
+
+def _unravel_like(tree: Params, flat) -> Params:
+  leaves, structure = jax.tree.flatten(tree)
+  out, start = [], 0
+  for leaf in leaves:
+    out.append(flat[start : start + leaf.size].reshape(leaf.shape))
+    start += leaf.size
+  return structure.unflatten(out)

@@ -1,0 +1,263 @@
+"""RASP programs compiled by the real Tracr, with the ways it can be silently wrong closed.
+
+The only module that imports tracr or haiku. Three things go wrong with a bare
+`compile_rasp_to_model` (see `third_party/README.md`), and `compile_program` closes each:
+
+* `mlp_exactness` defaults to 100. The MLP that turns a selector width into a count separates 1/n from
+  1/(n+1), which lie 1/(n(n+1)) apart; its step is 1/exactness wide and starts half-way between them. So
+  the one-hot count is exact from 2n(n+1) upward and *wrong* below n(n+1). It is chosen from the length.
+* An exactness that float32 cannot carry, or a head so wide that the softmax leaks, is refused.
+* Whatever else goes wrong is caught by running the compiled model beside Tracr's RASP interpreter.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tracr.compiler import compiling
+from tracr.compiler.assemble import AssembledTransformerModel
+from tracr.rasp import rasp
+
+from finetune_wrappers.types import InputError
+
+BOS = compiling.COMPILER_BOS
+PAD = compiling.COMPILER_PAD
+READINGS = ("literal", "constant_true")
+
+# The step of a discretising MLP is a difference of two activations near `exactness`; float32 keeps 24
+# bits, and a step wrong by more than 1/20 moves one-hot counts visibly.
+_MAX_FLOAT32_EXACTNESS = 0.05 * 2.0**24
+
+
+def counter_program(operand: str = "a", *, reading: str = "literal") -> rasp.SOp:
+  """Counts `operand` in the string (paper App. B, "Counter").
+
+  RASP: binarise (token == operand), select where that is true, SelectorWidth counts, and an Aggregate
+  through the identity selector, which makes the third block.
+
+  Args:
+    operand: the letter to count.
+    reading: how "select where it is true" is read. `literal` (the default) compares with
+      `rasp.indices`, as the paper's listing does; `True == 1`, so the count stands at the *second* letter
+      and the first holds the count of all others. It is the default because Fig. 40 reads the count off
+      position 2 and because only with it the paper's weight names (B1WV97-0, B1WK148-1) fall on the
+      rows of `one` and of the letter b. `constant_true` compares with the constant True: the count stands at
+      every position.
+
+  Returns:
+    The RASP program.
+  """
+  is_operand = (rasp.tokens == operand).named("bin")
+  count = rasp.SelectorWidth(_select_true(is_operand, reading)).named("selector_width")
+  identity = rasp.Select(rasp.indices, rasp.indices, rasp.Comparison.EQ)
+  return rasp.Aggregate(identity, count).named("answer")
+
+
+def max_identifier_program(rank: int = 5, *, reading: str = "literal") -> rasp.SOp:
+  """Finds the `rank`-th largest letter of a string of distinct letters (paper App. B, "Max-identifier").
+
+  RASP: for each token the number of tokens that precede it (a is the largest), binarise (that number ==
+  rank - 1), select where that is true, Aggregate the tokens there. The binarisation makes it three blocks:
+  block 0 sorts, block 1 marks, block 2 reads, as the paper describes them.
+
+  Args:
+    rank: 1 for the largest, 5 for the paper's O_PT.
+    reading: as for `counter_program`; with `literal` the answer stands at the second letter.
+
+  Returns:
+    The RASP program.
+  """
+  precede = rasp.Select(rasp.tokens, rasp.tokens, rasp.Comparison.LT)
+  is_rank = (rasp.SelectorWidth(precede).named("selector_width") == rank - 1).named("bin")
+  return rasp.Aggregate(_select_true(is_rank, reading), rasp.tokens).named("answer")
+
+
+def _select_true(predicate: rasp.SOp, reading: str) -> rasp.Selector:
+  if reading == "literal":
+    return rasp.Select(predicate, rasp.indices, rasp.Comparison.EQ)
+  if reading == "constant_true":
+    true = rasp.Map(lambda _: True, rasp.indices).named("true")
+    return rasp.Select(predicate, true, rasp.Comparison.EQ)
+  raise InputError(f"reading: {reading!r} is not one of {', '.join(READINGS)}")
+
+
+def exactness_for(max_seq_len: int) -> int:
+  """Smallest `mlp_exactness` at which counts up to `max_seq_len` are exact: 2n(n+1).
+
+  Raises:
+    InputError: if the length is below 1 or needs more than float32 can carry.
+  """
+  if max_seq_len < 1:
+    raise InputError(f"max_seq_len: {max_seq_len} is not allowed; use 1 or more")
+  exactness = 2 * max_seq_len * (max_seq_len + 1)
+  if exactness > _MAX_FLOAT32_EXACTNESS:
+    longest = int((_MAX_FLOAT32_EXACTNESS / 2) ** 0.5) - 1
+    raise InputError(
+      f"max_seq_len: counts up to {max_seq_len} need an mlp_exactness of {exactness}, more than float32"
+      f" carries ({_MAX_FLOAT32_EXACTNESS:.0f}); use {longest} or less"
+    )
+  return exactness
+
+
+def compile_program(
+  program: rasp.SOp,
+  *,
+  vocab: set[Hashable],
+  max_seq_len: int,
+  mlp_exactness: int | None = None,
+  causal: bool = False,
+  check_inputs: Sequence[Sequence[Any]] | None = None,
+) -> AssembledTransformerModel:
+  """Compiles a RASP program with Tracr and checks the result against the RASP interpreter.
+
+  Args:
+    program: any RASP program that Tracr supports.
+    vocab: the tokens of the program's input.
+    max_seq_len: the longest input, BOS not counted.
+    mlp_exactness: Tracr's large number; None chooses it from the length (`exactness_for`).
+    causal: whether attention is masked to the past. The interpreter check is for bidirectional programs
+      only, since Tracr's interpreter has no causal mode for every program.
+    check_inputs: strings to run through both; by default 64 random ones and, for each token, one that
+      repeats it, which reach the extremes of every count.
+
+  Returns:
+    The assembled model, on which `tracr_port.port` works.
+
+  Raises:
+    InputError: if the length or the exactness cannot be carried, or the outputs differ.
+    NotImplementedError: from Tracr, for programs it does not support.
+  """
+  _check_exactness(mlp_exactness, max_seq_len)
+  exactness = exactness_for(max_seq_len) if mlp_exactness is None else mlp_exactness
+  with jax.default_matmul_precision("highest"):
+    assembled = compiling.compile_rasp_to_model(
+      program, vocab=vocab, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
+    )
+  if not causal:
+    if check_inputs is None:
+      check_inputs = default_check_inputs(vocab, max_seq_len)
+    check_against_interpreter(assembled, program, check_inputs)
+  return assembled
+
+
+def _check_exactness(mlp_exactness: int | None, max_seq_len: int) -> None:
+  if mlp_exactness is None:
+    return
+  if not 0 < mlp_exactness <= _MAX_FLOAT32_EXACTNESS:
+    raise InputError(
+      f"mlp_exactness: {mlp_exactness} cannot be carried by float32 without errors in the output;"
+      f" use {exactness_for(max_seq_len)} (exact for max_seq_len {max_seq_len}) to"
+      f" {_MAX_FLOAT32_EXACTNESS:.0f}"
+    )
+
+
+def default_check_inputs(vocab: set[Hashable], max_seq_len: int, *, number: int = 64) -> list[list[Any]]:
+  """Random strings, half of them of distinct letters, and for each token its repetitions.
+
+  Few different lengths (1, 2, half, all), because each costs a compilation.
+  """
+  rng = np.random.default_rng(0)
+  letters = sorted(vocab, key=str)
+  lengths = sorted({1, min(2, max_seq_len), (max_seq_len + 1) // 2, max_seq_len})
+  strings = []
+  for i in range(number):
+    length = lengths[i % len(lengths)]
+    distinct = (i // len(lengths)) % 2 == 0 and length <= len(letters)
+    chosen = rng.choice(len(letters), size=length, replace=not distinct)
+    strings.append([letters[j] for j in chosen])
+  return strings + [[token] * max_seq_len for token in letters]
+
+
+def check_against_interpreter(
+  assembled: AssembledTransformerModel, program: rasp.SOp, inputs: Sequence[Sequence[Any]]
+) -> None:
+  """Raises InputError where the compiled model and Tracr's RASP interpreter disagree.
+
+  Undefined answers are not compared: None in the interpreter, a program that divides by zero on that
+  string, and the mean of several categorical values, which a one-hot output cannot hold.
+  """
+  numerical = rasp.is_numerical(program)
+  classes = set(codec(assembled).classes)
+  for string, decoded in zip(inputs, _decode_all(assembled, inputs), strict=True):
+    try:
+      expected = program(list(string))
+    except (ArithmeticError, TypeError, ValueError):
+      continue
+    for position, (want, have) in enumerate(zip(expected, decoded, strict=True)):
+      if want is None or (not numerical and want not in classes):
+        continue
+      wrong = abs(have - want) > 1e-2 if numerical else have != want
+      if wrong:
+        raise InputError(
+          f"mlp_exactness: the compiled program says {have!r} and the RASP interpreter {want!r} at letter"
+          f" {position} of {' '.join(map(str, string))}; raise mlp_exactness or shorten max_seq_len"
+        )
+
+
+def _decode_all(assembled: AssembledTransformerModel, inputs: Sequence[Sequence[Any]]) -> list[list[Any]]:
+  """Decoded outputs without BOS, one jitted batch for each length."""
+  forward = jax.jit(assembled.forward)
+  decoded: list[list[Any]] = [[] for _ in inputs]
+  for length in sorted({len(string) for string in inputs}):
+    chosen = [i for i, string in enumerate(inputs) if len(string) == length]
+    tokens = np.array([assembled.input_encoder.encode([BOS, *inputs[i]]) for i in chosen])
+    with jax.default_matmul_precision("highest"):
+      output = np.asarray(forward(assembled.params, tokens).unembedded_output)
+    for i, row in zip(chosen, output, strict=True):
+      decoded[i] = assembled.output_encoder.decode(row[1:].tolist())
+  return decoded
+
+
+def unembedding(assembled: AssembledTransformerModel) -> np.ndarray:
+  """The matrix that Tracr keeps in a closure, outside the parameters.
+
+  Returns:
+    float32 [D, V], columns of the identity: which residual direction each class is read from.
+  """
+  width = len(assembled.residual_labels)
+
+  def read(x):
+    return assembled.get_compiled_model().unembed(x, use_unembed_argmax=False)
+
+  out = hk.without_apply_rng(hk.transform(read)).apply({}, jnp.eye(width))
+  return np.asarray(out, np.float32).reshape(width, -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Codec:
+  """Between symbols and ids.
+
+  Attributes:
+    tokens: symbol of each token id.
+    classes: symbol of each class of the answer; empty for a numerical program.
+  """
+
+  tokens: tuple
+  classes: tuple
+
+  def encode(self, string: Sequence[Any], *, length: int) -> np.ndarray:
+    """BOS, the string and pads as int32 [length].
+
+    Raises:
+      InputError: for a token outside the vocabulary or a string longer than `length` - 1.
+    """
+    if len(string) > length - 1:
+      raise InputError(f"string: {len(string)} tokens, but the model was compiled for at most {length - 1}")
+    ids = {symbol: i for i, symbol in enumerate(self.tokens)}
+    for symbol in string:
+      if symbol not in ids or symbol in (BOS, PAD):
+        allowed = " ".join(str(t) for t in self.tokens if t not in (BOS, PAD))
+        raise InputError(f"string: token {symbol!r} is not in the vocabulary ({allowed})")
+    padded = [BOS, *string] + [PAD] * (length - 1 - len(string))
+    return np.array([ids[symbol] for symbol in padded], np.int32)
+
+
+def codec(assembled: AssembledTransformerModel) -> Codec:
+  """The symbols of an assembled model, read off its encoders."""
+  tokens = tuple(assembled.input_encoder.encoding_map)
+  classes = tuple(getattr(assembled.output_encoder, "encoding_map", ()))
+  return Codec(tokens=tokens, classes=classes)

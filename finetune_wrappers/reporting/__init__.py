@@ -1,0 +1,1 @@
+"""Reporting: rows, tables, plots and verdicts, all of them functions of rows."""

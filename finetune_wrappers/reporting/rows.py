@@ -1,0 +1,203 @@
+"""Rows: every measured number is one flat JSON object on one line of rows.jsonl.
+
+Required fields: experiment, setting, task, stage, metric, step, seed, value. Every swept value stands beside
+them under its own name. Metrics named `acc_...` are accuracies, fractions in [0, 1]. A diverged run has
+`"diverged":true` and a null value.
+"""
+
+import json
+import math
+import os
+import pathlib
+from collections.abc import Iterable
+from typing import Any
+
+from finetune_wrappers.types import InputError, canonical_json
+
+Row = dict[str, Any]
+
+SETTINGS = ("tracr", "pcfg", "stories")
+_TEXTS = ("experiment", "setting", "task", "stage", "metric")
+_COUNTS = ("step", "seed")
+REQUIRED = (*_TEXTS, *_COUNTS, "value")
+
+
+def make_row(
+  *,
+  experiment: str,
+  setting: str,
+  task: str,
+  stage: str,
+  metric: str,
+  step: int,
+  seed: int,
+  value: float | None,
+  diverged: bool = False,
+  **swept: Any,
+) -> Row:
+  """A checked row. NumPy and JAX scalars become Python's.
+
+  Args:
+    experiment: name of the config.
+    setting: one of SETTINGS.
+    task: `counter`, `max_identifier`, ...
+    stage: what was measured: compile, pretrain, finetune, reft, scratch, scratch_ft, prune, probe, ...
+    metric: what the value is; `acc_...` for accuracies.
+    step: training step of that stage, 0 or more.
+    seed: of the run, 0 or more.
+    value: finite; a fraction in [0, 1] for accuracies; None for a diverged run.
+    diverged: whether the run diverged; kept only if true.
+    **swept: every swept value (c_tr, learning_rate, k, ...): text, finite number, bool or None.
+
+  Raises:
+    InputError: for a field that breaks this.
+  """
+  row = {
+    "experiment": experiment,
+    "setting": setting,
+    "task": task,
+    "stage": stage,
+    "metric": metric,
+    "step": step,
+    "seed": seed,
+    "value": value,
+    **swept,
+  }
+  row = {name: _plain(field) for name, field in row.items()}
+  if diverged:
+    row["diverged"] = True
+  check_row(row)
+  if value is not None:
+    row["value"] = float(row["value"])
+  return row
+
+
+def check_row(row: Any) -> None:
+  """Checks one row against the contract above.
+
+  Raises:
+    InputError: naming the field and what is allowed.
+  """
+  if not isinstance(row, dict):
+    raise InputError(f"row: {_short(row)} is not a JSON object")
+  for name in REQUIRED:
+    if name not in row:
+      raise InputError(f"{name}: missing; a row needs {', '.join(REQUIRED)}")
+  for name in _TEXTS:
+    if not isinstance(row[name], str) or not row[name]:
+      raise InputError(f"{name}: {_short(row[name])} is not allowed; use a text that is not empty")
+  if row["setting"] not in SETTINGS:
+    raise InputError(f"setting: {row['setting']!r} is not one of {', '.join(SETTINGS)}")
+  for name in _COUNTS:
+    if type(row[name]) is not int or row[name] < 0:
+      raise InputError(f"{name}: {_short(row[name])} is not allowed; use a whole number from 0")
+  for name, field in row.items():
+    finite = not isinstance(field, float) or math.isfinite(field)
+    if not isinstance(name, str) or not (field is None or isinstance(field, str | int | float)) or not finite:
+      raise InputError(f"{name}: {_short(field)} is not allowed; use a text, a finite number, true, false or null")
+  _check_value(row)
+
+
+def _check_value(row: Row) -> None:
+  value, diverged = row["value"], row.get("diverged", False)
+  if type(diverged) is not bool or (value is None) != diverged:
+    raise InputError(f"value: {_short(value)} with diverged {_short(diverged)}; a value is null where a run diverged")
+  if value is None:
+    return
+  if isinstance(value, bool | str):
+    raise InputError(f"value: {_short(value)} is not allowed; use a finite number, or null with diverged true")
+  if row["metric"].startswith("acc_") and not 0 <= value <= 1:
+    raise InputError(f"value: {value} is not allowed for {row['metric']}; use a fraction from 0 to 1")
+
+
+def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
+  """Writes rows in the order given, all of them or none. Equal rows give equal bytes.
+
+  Args:
+    path: replaced if it exists; its folder is made if missing.
+    rows: from `make_row`.
+
+  Raises:
+    InputError: for a row that breaks the contract; the file is then as it was.
+    OSError: if the file cannot be written.
+  """
+  lines = []
+  for row in rows:
+    check_row(row)
+    lines.append(canonical_json(row) + "\n")
+  write_atomically(path, "".join(lines).encode())
+
+
+def read_rows(path: str | os.PathLike) -> list[Row]:
+  """The rows of a file, in its order.
+
+  Raises:
+    InputError: if the file cannot be read, or a line is cut off or is no row; names file and line.
+  """
+  try:
+    text = pathlib.Path(path).read_bytes().decode()
+  except UnicodeDecodeError as error:
+    raise InputError(f"{os.fspath(path)}: not a text file in UTF-8; a file of rows is needed") from error
+  except OSError as error:
+    raise InputError(f"{os.fspath(path)}: {error.strerror}; a file of rows is needed") from error
+  rows = []
+  for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
+    try:
+      row = json.loads(line)
+      check_row(row)
+    except InputError as error:
+      raise InputError(f"{os.fspath(path)}:{number}: {error}") from error
+    except (ValueError, RecursionError) as error:
+      raise InputError(
+        f"{os.fspath(path)}:{number}: not a whole JSON object; the file is cut off or not ours"
+      ) from error
+    rows.append(row)
+  return rows
+
+
+def select(rows: Iterable[Row], **where: Any) -> list[Row]:
+  """The rows whose fields have these values; a field that a row lacks counts as None.
+
+  Args:
+    rows: to choose from; their order is kept.
+    **where: a value, or a tuple, list or set of values of which one must match.
+  """
+  several = (tuple, list, set, frozenset)
+  wanted = {name: value if isinstance(value, several) else (value,) for name, value in where.items()}
+  return [row for row in rows if all(row.get(name) in values for name, values in wanted.items())]
+
+
+def group(rows: Iterable[Row], *keys: str) -> dict[tuple, list[Row]]:
+  """Rows by the values of some fields (None where a row lacks one), in order of first appearance."""
+  groups: dict[tuple, list[Row]] = {}
+  for row in rows:
+    groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+  return groups
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+  """Writes a file whole or not at all, by a temporary file beside it; makes its folder if missing.
+
+  Raises:
+    OSError: if it cannot be written; no temporary file is left.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    with open(temporary, "wb") as file:
+      file.write(data)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _short(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(value: Any) -> Any:
+  return value.item() if getattr(value, "shape", None) == () else value

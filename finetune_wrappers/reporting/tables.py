@@ -1,0 +1,179 @@
+"""Tables in Markdown: means with intervals over seeds, diverged runs counted, the paper's numbers beside ours."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from finetune_wrappers.reporting.rows import Row, group, select
+from finetune_wrappers.statistics import NO_INTERVAL, Interval, mean_interval
+from finetune_wrappers.types import InputError
+
+MISSING = "-"
+
+
+class CellSummary(NamedTuple):
+  """One cell of a table.
+
+  Attributes:
+    mean: over the runs that did not diverge; nan if all did.
+    interval: 95 % Student t interval over seeds, clipped to [0, 1] for accuracies; (nan, nan) below 2 runs.
+    n: runs, diverged ones included.
+    n_diverged: how many of them diverged.
+  """
+
+  mean: float
+  interval: Interval
+  n: int
+  n_diverged: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Our numbers beside the paper's.
+
+  Attributes:
+    markdown: the table, in percent and percentage points, one line for each setting that we ran.
+    mean_absolute_difference: over the cells that both have, as a fraction; nan if there are none.
+    cells: how many cells both have (a cell is one metric of one setting).
+    only_ours: cells of ours that the paper lacks, or whose runs all diverged.
+    only_paper: cells of the paper that we did not run.
+  """
+
+  markdown: str
+  mean_absolute_difference: float
+  cells: int
+  only_ours: int
+  only_paper: int
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+  """A Markdown table that ends in a newline; `|` is escaped, line breaks become spaces, None becomes empty.
+
+  Raises:
+    InputError: if a row is not as long as the header.
+  """
+  lines = [_line(header), _line(["---"] * len(header))]
+  for row in rows:
+    if len(row) != len(header):
+      raise InputError(f"rows: a row has {len(row)} cells; the header has {len(header)}")
+    lines.append(_line(row))
+  return "\n".join(lines) + "\n"
+
+
+def cell_summary(rows: Sequence[Row]) -> CellSummary:
+  """Mean and interval over the seeds of one cell.
+
+  Args:
+    rows: one for each seed, of one metric.
+
+  Raises:
+    InputError: for no rows, mixed metrics, or a seed that comes twice (the interval would be too narrow).
+  """
+  metrics = sorted({row["metric"] for row in rows})
+  if len(metrics) != 1:
+    raise InputError(f"metric: a cell has {', '.join(metrics) or 'no rows'}; select exactly one")
+  seeds = [row["seed"] for row in rows]
+  twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+  if twice:
+    raise InputError(f"seed: {twice[0]} comes twice in one cell; select one step and one value of all that was swept")
+  values = [row["value"] for row in rows if row["value"] is not None]
+  if not values:
+    return CellSummary(math.nan, NO_INTERVAL, len(rows), len(rows))
+  interval = mean_interval(values, bounds=(0.0, 1.0) if metrics[0].startswith("acc_") else None)
+  return CellSummary(math.fsum(values) / len(values), interval, len(rows), len(rows) - len(values))
+
+
+def format_accuracy(
+  mean: float, interval: tuple[float, float] = NO_INTERVAL, *, n: int | None = None, n_diverged: int = 0
+) -> str:
+  """A mean in percent with its interval: `98.3 [97.1, 99.5]`.
+
+  Also `98.3` without an interval, `98.3 [97.1, 99.5], diverged (2 of 5)` and `diverged (3 of 3)`.
+
+  Args:
+    mean: fraction; nan if all runs diverged.
+    interval: fractions; left out if nan.
+    n: runs, diverged ones included; needed to say that some diverged.
+    n_diverged: how many diverged; if not 0 the text says so.
+  """
+  text = "" if math.isnan(mean) else f"{100 * mean:.1f}"
+  if text and not any(map(math.isnan, interval)):
+    text += f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+  if n_diverged:
+    text += ", " if text else ""
+    text += f"{n_diverged} diverged" if n is None else f"diverged ({n_diverged} of {n})"
+  return text or MISSING
+
+
+def format_cell(rows: Sequence[Row]) -> str:
+  """The accuracy of one cell as text; `-` for no rows."""
+  if not rows:
+    return MISSING
+  summary = cell_summary(rows)
+  return format_accuracy(summary.mean, summary.interval, n=summary.n, n_diverged=summary.n_diverged)
+
+
+def comparison_table(
+  ours_rows: Iterable[Row], paper_rows: Iterable[Mapping[str, Any]], keys: Sequence[str], metrics: Sequence[str]
+) -> Comparison:
+  """Our mean [interval] beside the paper's accuracy and the difference, ours minus the paper's.
+
+  Args:
+    ours_rows: of accuracies, several seeds for each setting; other metrics are left out.
+    paper_rows: as from `paper_values`, fractions, one for each setting and metric.
+    keys: fields that tell settings apart, the first columns (task, learning_rate, c_tr, c_te).
+    metrics: accuracies to compare, three columns each.
+
+  Raises:
+    InputError: as `cell_summary`, or if the paper's rows give a setting twice.
+  """
+  paper = _paper_cells(paper_rows, keys, metrics)
+  lines, ours = [], set()
+  differences: list[float] = []
+  for setting, setting_rows in group(_rounded(select(ours_rows, metric=list(metrics)), keys), *keys).items():
+    line = list(setting)
+    for metric in metrics:
+      cell_rows = select(setting_rows, metric=metric)
+      theirs = paper.get((*setting, metric), math.nan)
+      difference = (cell_summary(cell_rows).mean if cell_rows else math.nan) - theirs
+      line += [format_cell(cell_rows), format_accuracy(theirs), _points(difference)]
+      differences += [] if math.isnan(difference) else [difference]
+      ours.update([(*setting, metric)] if cell_rows else [])
+    lines.append(line)
+  columns = [name for metric in metrics for name in (f"{metric} ours, %", "paper, %", "difference, points")]
+  return Comparison(
+    markdown_table([*keys, *columns], lines),
+    math.fsum(map(abs, differences)) / len(differences) if differences else math.nan,
+    cells=len(differences),
+    only_ours=len(ours) - len(differences),
+    only_paper=len(set(paper) - ours),
+  )
+
+
+def _points(difference: float) -> str:
+  """Percentage points with their sign; never -0.0."""
+  return MISSING if math.isnan(difference) else f"{round(100 * difference, 1) + 0.0:+.1f}"
+
+
+def _paper_cells(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], metrics: Sequence[str]) -> dict[tuple, float]:
+  """The paper's value by (*keys, metric)."""
+  cells: dict[tuple, float] = {}
+  for row in _rounded(rows, keys):
+    if row["metric"] not in metrics or row["value"] is None:
+      continue
+    cell = (*(row.get(key) for key in keys), row["metric"])
+    if cell in cells:
+      raise InputError(f"paper_rows: {cell} comes twice; name more keys")
+    cells[cell] = row["value"]
+  return cells
+
+
+def _rounded(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
+  """Rows whose keys meet although one was a float32 (0.1 and 0.10000000149)."""
+  return [{**row, **{key: float(f"{row[key]:.6g}") for key in keys if isinstance(row.get(key), float)}} for row in rows]
+
+
+def _line(cells: Iterable[Any]) -> str:
+  texts = ("" if cell is None else " ".join(str(cell).split()).replace("|", "\\|") for cell in cells)
+  return "| " + " | ".join(texts) + " |"

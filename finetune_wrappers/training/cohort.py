@@ -1,0 +1,182 @@
+"""Cohorts: lanes that share shapes and step counts, run as one compiled program.
+
+A layout says how R lanes are laid over the hardware: `pmap` over `devices`, and on each device either
+one lane after another (`map`) or side by side (`vmap`). Within one layout a lane's numbers do not depend
+on what runs beside it; across layouts they agree to rounding.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.training import step
+from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.types import InputError, Params
+
+PRECISION = "highest"  # TF32 and bf16 break the counts of a compiled model
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How lanes are laid over devices.
+
+  Attributes:
+    devices: number of devices, by pmap.
+    inner: `map` (one after another) or `vmap` (side by side) on each device.
+  """
+
+  devices: int
+  inner: str
+
+  def __post_init__(self):
+    if self.inner not in ("map", "vmap"):
+      raise InputError(f"layout.inner: {self.inner!r} is not one of map, vmap")
+    if not 1 <= self.devices <= jax.local_device_count():
+      raise InputError(f"layout.devices: {self.devices} is not allowed; use 1 to {jax.local_device_count()}")
+
+
+class Cohort:
+  """One compiled program and the state of its lanes.
+
+  Lanes are padded to a multiple of the devices by repeating the last; padding is dropped from everything
+  that comes out.
+
+  Args:
+    model: Flax module with `answer_logits`.
+    task: where strings come from.
+    target: see `stages.TrainStage`.
+    settings: shared by all lanes.
+    layout: how lanes are laid out.
+  """
+
+  def __init__(self, model: Any, task: Task, target: str, settings: TrainSettings, layout: Layout):
+    self.layout = layout
+    self.settings = settings
+    tests = step.test_sets(task, settings.eval_size)
+
+    def advance_lane(state, lane, start, stop):
+      state = step.train(model, task, target, settings, lane, state, start, stop)
+      return state, step.evaluate(model, task, tests, state.params)
+
+    def init_lane(params, lane):
+      return step.init_state(settings, params, lane)
+
+    self._advance = self._spread(advance_lane, lanes=2, scalars=2)
+    self._init = self._spread(init_lane, lanes=2, scalars=0)
+
+  def _spread(self, one_lane, *, lanes: int, scalars: int):
+    """one_lane over [devices, lanes per device, ...]; the first argument's memory is reused."""
+
+    def on_device(*args):
+      shared = args[lanes:]
+      if self.layout.inner == "vmap":
+        return jax.vmap(lambda *lane: one_lane(*lane, *shared))(*args[:lanes])
+      return jax.lax.map(lambda lane: one_lane(*lane, *shared), args[:lanes])
+
+    axes = (0,) * lanes + (None,) * scalars
+    donated = (0,) if scalars else ()
+    devices = jax.local_devices()[: self.layout.devices]
+    return jax.pmap(on_device, in_axes=axes, donate_argnums=donated, devices=devices)
+
+  def init(self, params: Sequence[Params], lane: step.Lane) -> step.LaneState:
+    """States of R lanes from R parameter pytrees, laid out over the devices."""
+    stacked = jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *params)
+    with jax.default_matmul_precision(PRECISION):
+      return self._init(self.lay_out(stacked), self.lay_out(lane))
+
+  def advance(self, state, lane: step.Lane, start: int, stop: int):
+    """Trains steps start..stop-1 and answers the test sets.
+
+    Args:
+      state: laid out, donated.
+      lane: laid out.
+      start: first step.
+      stop: one past the last.
+
+    Returns:
+      (state, metrics laid out as [devices, R / devices, len(METRICS)]); still being computed when this
+      returns.
+    """
+    with jax.default_matmul_precision(PRECISION):
+      return self._advance(state, lane, jnp.int32(start), jnp.int32(stop))
+
+  def lay_out(self, tree):
+    """[R, ...] to [devices, lanes a device, ...], padded with the last lane."""
+    devices = self.layout.devices
+
+    def pad(x):
+      x = np.asarray(x)
+      missing = -len(x) % devices
+      if missing:
+        x = np.concatenate([x, *[x[-1:]] * missing])
+      return x.reshape(devices, -1, *x.shape[1:])
+
+    return jax.tree.map(pad, tree)
+
+  def gather(self, tree, lanes: int):
+    """The reverse of `lay_out`, on the host, padding dropped."""
+    host = jax.device_get(tree)
+    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:lanes], host)
+
+
+def lane_arrays(learning_rates: Sequence[float], c_trs: Sequence[float], streams: Sequence[int]) -> step.Lane:
+  """Lanes from Python numbers."""
+  return step.Lane(
+    np.asarray(learning_rates, np.float32),
+    np.asarray(c_trs, np.float32),
+    np.asarray(streams, np.uint32),
+  )
+
+
+def candidate_layouts(lanes: int) -> list[Layout]:
+  """Layouts worth timing for that many lanes on the devices at hand."""
+  devices = min(jax.local_device_count(), lanes)
+  layouts = [Layout(devices, "map")]
+  if lanes > devices:
+    layouts.append(Layout(devices, "vmap"))
+  if devices > 1:
+    layouts.append(Layout(1, "vmap"))
+  return layouts
+
+
+def calibrate(make, params: Sequence[Params], lane: step.Lane, *, seconds: float = 1.0) -> tuple[Layout, dict]:
+  """Times each candidate layout for a moment and returns the fastest.
+
+  Args:
+    make: Layout -> Cohort.
+    params: R parameter pytrees.
+    lane: R lanes.
+    seconds: time spent on each, compilation not counted.
+
+  Returns:
+    (fastest layout, {"<devices>x<inner>": lane-steps per second}).
+  """
+  lanes = len(params)
+  layouts = candidate_layouts(lanes)
+  rates = {layout: _lane_steps_per_second(make(layout), params, lane, seconds) for layout in layouts}
+  fastest = max(rates, key=lambda layout: rates[layout])
+  return fastest, {f"{layout.devices}x{layout.inner}": rate for layout, rate in rates.items()}
+
+
+def _lane_steps_per_second(cohort: Cohort, params, lane, seconds: float) -> float:
+  laid = cohort.lay_out(lane)
+  advance = functools.partial(_timed_advance, cohort, laid)
+  state, _ = advance(cohort.init(params, lane), 1)  # compiles
+  state, once = advance(state, 1)
+  steps = max(1, min(500, int(seconds / max(once, 1e-4))))
+  _, elapsed = advance(state, steps)
+  return len(params) * steps / elapsed
+
+
+def _timed_advance(cohort: Cohort, laid, state, steps: int):
+  begin = time.perf_counter()
+  state, metrics = cohort.advance(state, laid, 0, steps)
+  jax.block_until_ready((state, metrics))
+  return state, time.perf_counter() - begin

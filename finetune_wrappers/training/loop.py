@@ -1,0 +1,214 @@
+"""Trains what is missing: stages in order of ancestry, lanes in cohorts, resumable at any moment."""
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from finetune_wrappers.training import cohort as cohorts
+from finetune_wrappers.training import step
+from finetune_wrappers.training.stages import CompileStage, Stage, TrainStage, ancestors
+from finetune_wrappers.training.store import Store
+from finetune_wrappers.types import InputError
+
+CHECKPOINT_SECONDS = 60.0
+
+
+class Trainer:
+  """Fills a store.
+
+  Args:
+    store: where stages are kept.
+    build: CompileStage -> (arrays {"params": ...}, facts); makes a root stage.
+    model_of: facts of a root stage -> Flax module.
+    layout: None calibrates; or a fixed Layout.
+    lanes_per_program: most lanes in one program; 0 means one for each CPU device, 64 for each accelerator.
+    progress: called with (lane-steps done, lane-steps in all, text) as training goes.
+    checkpoint_seconds: time between checkpoints of a running cohort.
+  """
+
+  def __init__(
+    self,
+    store: Store,
+    *,
+    build: Callable[[CompileStage], tuple[Any, dict]],
+    model_of: Callable[[dict], Any],
+    layout: cohorts.Layout | None = None,
+    lanes_per_program: int = 0,
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+  ):
+    self._store = store
+    self._build = build
+    self._model_of = model_of
+    self._layout = layout
+    per_device = 1 if jax.default_backend() == "cpu" else 64
+    self._lanes_per_program = lanes_per_program or per_device * jax.local_device_count()
+    self._progress = progress
+    self._checkpoint_seconds = checkpoint_seconds
+    self._programs: dict[Any, cohorts.Cohort] = {}
+    self._done = self._total = 0
+
+  def run(self, stages: Sequence[Stage]) -> None:
+    """Trains every stage and ancestor that the store does not have."""
+    missing = missing_stages(self._store, stages)
+    self._done, self._total = 0, sum(s.settings.steps for s in missing if isinstance(s, TrainStage))
+    while missing:
+      ready = [s for s in missing if not isinstance(s, TrainStage) or self._store.has(s.parent)]
+      roots = [s for s in ready if isinstance(s, CompileStage)]
+      if roots:
+        self._compile(roots[0])
+      else:
+        self._train_group(_same_program([s for s in ready if isinstance(s, TrainStage)]))
+      missing = [s for s in missing if not self._store.has(s)]
+
+  def _compile(self, stage: CompileStage) -> None:
+    self._progress(self._done, self._total, f"compiling {stage.task.name}")
+    with self._store.lock(stage.key):
+      if not self._store.has(stage):
+        arrays, facts = self._build(stage)
+        self._store.save(stage, arrays, {**facts, **provenance()})
+
+  def _train_group(self, group: list[TrainStage]) -> None:
+    """All ready lanes of one program, a few at a time in an order that a restart repeats."""
+    size = self._lanes_per_program
+    for begin in range(0, len(group), size):
+      lanes = group[begin : begin + size]
+      key = hashlib.sha256(" ".join(lane.key for lane in lanes).encode()).hexdigest()[:16]
+      with self._store.lock(key):
+        if all(self._store.has(lane) for lane in lanes):
+          self._done += sum(lane.settings.steps for lane in lanes)
+        else:
+          self._train(lanes, key)
+
+  def _train(self, lanes: list[TrainStage], key: str) -> None:
+    stage = lanes[0]
+    model = self._model_of(self._store.load(ancestors(stage)[0])[1])
+    params = [self._store.load(lane.parent)[0]["params"] for lane in lanes]
+    lane = cohorts.lane_arrays(
+      [s.learning_rate for s in lanes], [s.c_tr for s in lanes], [stream_of(s) for s in lanes]
+    )
+    kept = self._store.load_progress(key)
+    program, rates = self._program(model, stage, params, lane)
+    curves = self._advance_to_end(program, lanes, params, lane, key, kept)
+    facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **provenance()}
+    for index, done in enumerate(lanes):
+      arrays = {name: value[index] for name, value in curves.items() if name != "params"}
+      arrays["params"] = jax.tree.map(lambda x, i=index: x[i], curves["params"])
+      self._store.save(done, {**arrays, "steps": curves["steps"]}, facts)
+    self._store.drop_progress(key)
+
+  def _advance_to_end(self, program, lanes, params, lane, key: str, kept) -> dict[str, Any]:
+    """Runs a cohort from its last checkpoint, or from nothing; returns parameters and curves by lane."""
+    settings, number = lanes[0].settings, len(lanes)
+    laid = program.lay_out(lane)
+    state = program.init(params, lane)
+    curve: list[np.ndarray] = []
+    losses: list[np.ndarray] = []
+    position = 0
+    if kept:
+      position, arrays = kept
+      state = program.lay_out(_like(state, arrays["state"], program, number))
+      curve, losses = list(arrays["metrics"]), list(arrays["losses"])
+      self._done += position * number
+    saved = time.monotonic()
+    for stop in settings.eval_steps[len(curve) :]:
+      state, metrics = program.advance(state, laid, position, stop)
+      curve.append(program.gather(metrics, number))
+      losses.append(program.gather(state.loss, number))
+      self._done += (stop - position) * number
+      position = stop
+      self._progress(self._done, self._total, f"{lanes[0].kind} {lanes[0].task.name}, {number} lanes")
+      if time.monotonic() - saved > self._checkpoint_seconds and stop < settings.steps:
+        host = program.gather(state, number)
+        arrays = {"state": jax.tree.leaves(host), "metrics": np.stack(curve), "losses": np.stack(losses)}
+        self._store.save_progress(key, position, arrays)
+        saved = time.monotonic()
+    final = program.gather(state, number)
+    return {
+      "params": final.params,
+      "diverged_step": final.diverged_step,
+      "metrics": np.stack(curve, axis=1),
+      "losses": np.stack(losses, axis=1),
+      "steps": np.array(settings.eval_steps),
+    }
+
+  def _program(self, model, stage: TrainStage, params, lane) -> tuple[cohorts.Cohort, dict]:
+    """The compiled program for these lanes, its layout chosen once for each kind and number of lanes."""
+    identity = hashlib.sha256(repr((model, stage.program, len(params))).encode()).hexdigest()[:16]
+    rates = {}
+    layout = self._layout
+    if layout is None:
+      name = f"layout-{identity}-{jax.local_device_count()}x{jax.default_backend()}"
+      kept = self._store.recall(name)
+      if kept is None:
+        self._progress(self._done, self._total, "choosing a layout")
+        layout, rates = cohorts.calibrate(lambda x: self._cohort(model, stage, x, identity), params, lane)
+        self._store.remember(name, {"layout": vars(layout), "lane_steps_per_second": rates})
+      else:
+        layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
+    return self._cohort(model, stage, layout, identity), rates
+
+  def _cohort(self, model, stage: TrainStage, layout: cohorts.Layout, identity: str) -> cohorts.Cohort:
+    cached = (identity, layout)
+    if cached not in self._programs:
+      self._programs[cached] = cohorts.Cohort(model, stage.task, stage.target, stage.settings, layout)
+    return self._programs[cached]
+
+
+def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:
+  """Stages and ancestors that are not finished, parents first, each once."""
+  wanted = {s.key: s for stage in stages for s in ancestors(stage)}
+  return [stage for stage in wanted.values() if not store.has(stage)]
+
+
+def stream_of(stage: TrainStage) -> int:
+  """32 bits that seed a lane's noise and data: its seed and kind, but not its learning rate or C_Tr.
+
+  So the lanes of a sweep differ in what is swept and not in noise as well.
+  """
+  text = f"{stage.kind} {stage.target} {stage.seed}"
+  return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def provenance() -> dict[str, str]:
+  """Device and versions, to be kept with every stage."""
+  import flax
+  import jaxlib
+
+  return {
+    "device": jax.local_devices()[0].device_kind,
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "jaxlib": jaxlib.__version__,
+    "flax": flax.__version__,
+    "cores": str(os.cpu_count()),
+  }
+
+
+def _same_program(stages: list[TrainStage]) -> list[TrainStage]:
+  first = stages[0]
+  return [s for s in stages if s.program == first.program and _architecture(s) == _architecture(first)]
+
+
+def _architecture(stage: TrainStage) -> tuple:
+  """What decides the shapes of a model: its root without the operand, which changes only weights."""
+  root = ancestors(stage)[0]
+  assert isinstance(root, CompileStage)
+  return (root.task, root.reading)
+
+
+def _like(state, leaves: Sequence[np.ndarray], program, number: int):
+  """Saved leaves in the structure of a fresh state."""
+  fresh = program.gather(state, number)
+  structure = jax.tree.structure(fresh)
+  shapes = [leaf.shape for leaf in jax.tree.leaves(fresh)]
+  if [leaf.shape for leaf in leaves] != shapes:
+    raise InputError("workdir: a cohort's checkpoint has other shapes; delete workdir/cohorts to start it again")
+  return structure.unflatten(leaves)
+

@@ -1,0 +1,109 @@
+"""Stages: frozen descriptions of one piece of training each, addressed by what they are."""
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any
+
+from finetune_wrappers.tasks.task import Task, check_probability
+from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.types import InputError, canonical_json
+
+# A stage's key covers what it is, not the code that made it. Raise this when a change of the code changes
+# results, so that old folders are left alone instead of being passed off as new ones.
+SCHEMA = 1
+
+KINDS = ("pretrain", "finetune", "reft", "scratch", "scratch_ft")
+TARGETS = ("pt", "ft", "random")
+
+
+def describe(value: Any) -> Any:
+  """A stage, task or settings object as JSON values; the text that keys are hashed from."""
+  if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return {"class": type(value).__name__, **fields}
+  if isinstance(value, (tuple, list)):
+    return [describe(item) for item in value]
+  return value
+
+
+class _Keyed:
+  @functools.cached_property
+  def key(self) -> str:
+    """16 hexadecimal digits of the hash of the whole chain, parents included."""
+    text = canonical_json({"schema": SCHEMA, "stage": describe(self)})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileStage(_Keyed):
+  """A capability compiled by Tracr.
+
+  Attributes:
+    task: says vocabulary, length and both operands.
+    operand: which of them is compiled: `pt`, or `ft` for the control of reFT.
+    reading: `literal` or `constant_true`.
+    mlp_exactness: Tracr's large number; 0 chooses it from the length.
+  """
+
+  task: Task
+  operand: str
+  reading: str
+  mlp_exactness: int
+  kind = "compile"
+
+  def __post_init__(self):
+    if self.operand not in ("pt", "ft"):
+      raise InputError(f"operand: {self.operand!r} is not one of pt, ft")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainStage(_Keyed):
+  """One run of training.
+
+  Attributes:
+    kind: finetune, reft, scratch_ft, ...: what the rows call it.
+    parent: the stage whose weights it starts from.
+    task: where its strings come from.
+    target: the answer it trains: `pt`, `ft`, or `random` (randFT: the O_PT answer of another string).
+    settings: what all lanes of a program share.
+    learning_rate: the maximum of the schedule.
+    c_tr: C_Tr of its strings.
+    seed: of noise and data.
+  """
+
+  kind: str
+  parent: "CompileStage | TrainStage"
+  task: Task
+  target: str
+  settings: TrainSettings
+  learning_rate: float
+  c_tr: float
+  seed: int
+
+  def __post_init__(self):
+    if self.kind not in KINDS:
+      raise InputError(f"kind: {self.kind!r} is not one of {', '.join(KINDS)}")
+    if self.target not in TARGETS:
+      raise InputError(f"target: {self.target!r} is not one of {', '.join(TARGETS)}")
+    check_probability("c_tr", self.c_tr)
+    if not 0 < self.learning_rate < float("inf"):
+      raise InputError(f"learning_rate: {self.learning_rate} is not allowed; use a number above 0")
+    if self.seed < 0:
+      raise InputError(f"seed: {self.seed} is not allowed; use 0 or more")
+
+  @property
+  def program(self) -> tuple:
+    """What lanes must have in common to run as one program; with it goes the model's shape."""
+    return (self.task, self.target, self.settings)
+
+
+Stage = CompileStage | TrainStage
+
+
+def ancestors(stage: Stage) -> list[Stage]:
+  """The chain down to the stage itself, oldest first."""
+  chain = [stage]
+  while isinstance(chain[0], TrainStage):
+    chain.insert(0, chain[0].parent)
+  return chain

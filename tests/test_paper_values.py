@@ -1,0 +1,69 @@
+"""The paper's Table 3: a full grid, a few of its numbers, and what a damaged file says."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from finetune_wrappers.reporting.paper_values import table3
+from finetune_wrappers.types import InputError
+
+HEADER = "task,learning_rate,c_tr,cte1_acc_pt,cte1_acc_ft,cte0_acc_pt,cte0_acc_ft\n"
+
+
+def test_table3_is_a_full_grid_of_fractions():
+  rows = table3()
+  assert {tuple(row) for row in rows} == {("task", "learning_rate", "c_tr", "c_te", "metric", "value")}
+  cells = Counter((r["task"], r["learning_rate"], r["c_tr"], r["c_te"], r["metric"]) for r in rows)
+  assert set(cells.values()) == {1} and len(cells) == 2 * 4 * 7 * 2 * 2
+  assert {r["task"] for r in rows} == {"counter", "max_identifier"}
+  assert {r["learning_rate"] for r in rows} == {1e-1, 1e-2, 1e-3, 1e-4}
+  assert {r["c_tr"] for r in rows} == {0.0, 0.2, 0.5, 0.6, 0.8, 0.9, 1.0}
+  assert {r["c_te"] for r in rows} == {0.0, 1.0} and {r["metric"] for r in rows} == {"acc_pt", "acc_ft"}
+  assert all(0 <= r["value"] <= 1 for r in rows)
+
+
+@pytest.mark.parametrize(
+  ("task", "learning_rate", "c_tr", "c_te", "acc_pt", "acc_ft"),
+  [
+    ("counter", 1e-1, 1.0, 0.0, 0.358, 0.007),
+    ("counter", 1e-2, 1.0, 1.0, 0.003, 0.983),
+    ("counter", 1e-3, 0.0, 1.0, 0.546, 0.012),
+    ("max_identifier", 1e-4, 1.0, 0.0, 0.007, 0.886),
+  ],
+)
+def test_table3_has_the_papers_numbers(task, learning_rate, c_tr, c_te, acc_pt, acc_ft):
+  where = {"task": task, "learning_rate": learning_rate, "c_tr": c_tr, "c_te": c_te}
+  found = {row["metric"]: row["value"] for row in table3() if where.items() <= row.items()}
+  assert found == {"acc_pt": acc_pt, "acc_ft": acc_ft}
+
+
+def test_a_missing_table_is_an_input_error(tmp_path):
+  with pytest.raises(InputError, match="cannot be read"):
+    table3(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    "counter,1e-1,0,0.0,100.0,0.0",
+    "counter,1e-1,0,0.0,100.1,0.0,1.0",
+    "counter,1e-1,0,0.0,nan,0.0,1.0",
+    "counter,large,0,0.0,1.0,0.0,1.0",
+    "max,1e-1,0,0.0,1.0,0.0,1.0",
+    "counter",
+  ],
+)
+def test_a_bad_line_is_named(tmp_path, line):
+  path = tmp_path / "table.csv"
+  path.write_text(HEADER + "counter,1e-1,0,0.0,100.0,0.0,100.0\n" + line + "\n")
+  with pytest.raises(InputError, match=rf"\A{re.escape(str(path))}:3: [^\n]+\Z"):
+    table3(path)
+
+
+@pytest.mark.parametrize("text", ["", HEADER, "some,other,table\n1,2,3\n"])
+def test_another_file_is_refused(tmp_path, text):
+  path = tmp_path / "table.csv"
+  path.write_text(text)
+  with pytest.raises(InputError, match=r"table.csv"):
+    table3(path)

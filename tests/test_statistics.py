@@ -1,0 +1,207 @@
+"""Statistics against SciPy, exhaustive enumeration and examples worked by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from finetune_wrappers.statistics import (
+  Interval,
+  Passage,
+  bootstrap_interval,
+  bootstrap_median_ratio,
+  first_passage,
+  guess_baseline,
+  kaplan_meier_median,
+  mean_interval,
+  t_quantile,
+  wilson_interval,
+)
+
+LEVELS = (0.5, 0.9, 0.95, 0.99)
+
+
+def seen(*steps):
+  return [Passage(float(step), False) for step in steps]
+
+
+def censored(*steps):
+  return [Passage(float(step), True) for step in steps]
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 5, 8, 19, 100, 999])
+@pytest.mark.parametrize("probability", [0.5, 0.75, 0.9, 0.975, 0.995])
+def test_t_quantile_is_scipys(degrees, probability):
+  assert t_quantile(probability, degrees) == pytest.approx(stats.t.ppf(probability, degrees), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("n", [2, 3, 5, 30])
+def test_mean_interval_is_scipys(n, level):
+  values = np.random.default_rng(n).normal(0.7, 0.2, n)
+  expected = stats.t.interval(level, n - 1, loc=values.mean(), scale=stats.sem(values))
+  assert mean_interval(values, level) == pytest.approx(expected, rel=1e-9)
+  clipped = mean_interval(values, level, bounds=(0.0, 1.0))
+  assert clipped == pytest.approx(np.clip(expected, 0, 1), rel=1e-9)
+
+
+def test_mean_interval_of_three_seeds_covers_as_often_as_it_says_and_the_bootstrap_does_not():
+  generator = np.random.default_rng(0)
+  samples = generator.normal(size=(400, 3))
+  student = np.mean([low <= 0 <= high for low, high in map(mean_interval, samples)])
+  assert student == pytest.approx(0.95, abs=0.035)
+  percentile = [bootstrap_interval(sample, resamples=100) for sample in samples]
+  assert np.mean([low <= 0 <= high for low, high in percentile]) < 0.85
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 50), (50, 50), (3, 7), (983, 1000)])
+def test_wilson_interval_is_scipys(successes, n, level):
+  expected = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
+  assert wilson_interval(successes, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_bootstrap_interval_of_three_values_is_the_enumerated_one():
+  values = [0.0, 0.3, 0.9]
+  means = [np.mean(draw) for draw in itertools.product(values, repeat=3)]  # all 27 resamples
+  for level in (0.5, 0.95):
+    expected = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+    assert bootstrap_interval(values, level=level, resamples=20_000) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bootstrap_interval_is_reproducible_and_takes_any_statistic():
+  values = np.arange(20.0)
+  first = bootstrap_interval(values, statistic=np.median, seed=1)
+  assert first == bootstrap_interval(values, statistic=np.median, seed=1)
+  assert first.low < np.median(values) < first.high
+
+
+@pytest.mark.parametrize("values", [[], [0.5]])
+def test_no_interval_from_fewer_than_two_seeds(values):
+  for interval in (mean_interval(values), bootstrap_interval(values)):
+    assert isinstance(interval, Interval) and math.isnan(interval.low) and math.isnan(interval.high)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_diverged_values_are_refused(bad):
+  for interval in (mean_interval, bootstrap_interval):
+    with pytest.raises(ValueError, match="diverged"):
+      interval([0.1, bad, 0.3])
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
+    lambda: mean_interval([0, 1], 1.0),
+    lambda: bootstrap_interval([0, 1], level=0.0),
+    lambda: bootstrap_interval([0, 1], resamples=0),
+    lambda: wilson_interval(2, 1),
+    lambda: wilson_interval(0, 0),
+    lambda: t_quantile(0.4, 3),
+    lambda: t_quantile(0.9, 0),
+    lambda: guess_baseline([]),
+    lambda: kaplan_meier_median([]),
+    lambda: bootstrap_median_ratio([], seen(1)),
+    lambda: first_passage([0, 0], [0.1, 0.2], 0.5),
+    lambda: first_passage([0, 1], [0.1], 0.5),
+    lambda: first_passage([0, 1], [math.nan, 0.9], 0.5),
+  ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(call):
+  with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
+    call()
+
+
+def test_guess_baseline_is_the_share_of_the_commonest():
+  assert guess_baseline([3, 1, 3, 2]) == 0.5
+  assert guess_baseline(np.zeros((4, 5), int)) == 1.0
+  labels = np.random.default_rng(0).binomial(20, 0.1, 100_000)
+  assert guess_baseline(labels) == pytest.approx(stats.binom.pmf(2, 20, 0.1), abs=0.01)
+
+
+@pytest.mark.parametrize(
+  ("accuracies", "expected"),
+  [
+    ([0.0, 0.5, 0.8, 0.2], Passage(100, False)),  # at the threshold counts; what comes after does not
+    ([0.9, 0.1, 0.1, 0.1], Passage(0, False)),
+    ([0.0, 0.1, 0.2, 0.3], Passage(1000, True)),
+    ([0.0, 0.1, math.nan, math.nan], Passage(10, True)),
+    ([0.0, 0.1, None, 0.9], Passage(10, True)),  # a diverged run is over
+    ([0.0, 0.9, math.nan, math.nan], Passage(10, False)),
+  ],
+)
+def test_first_passage(accuracies, expected):
+  assert first_passage([0, 10, 100, 1000], accuracies, 0.8) == expected
+
+
+def test_kaplan_meier_by_hand():
+  # At step 10 six are at risk, 5/6 survive; at 30 three, 5/6 * 2/3 = 0.56; at 50 one, 0.
+  passages = [*seen(10, 30, 50), *censored(20, 20, 40)]
+  assert kaplan_meier_median(passages) == 50
+  assert kaplan_meier_median(seen(1, 2, 3)) == 2
+  assert kaplan_meier_median(seen(1, 2, 3, 4)) == 2  # exactly one half survives
+  assert kaplan_meier_median([*seen(5), *censored(5)]) == 5  # a run censored at 5 was still at risk at 5
+  assert kaplan_meier_median([*seen(5), *censored(9, 9)]) == math.inf
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=9))
+def test_kaplan_meier_median_is_where_scipys_survival_falls_to_half(runs):
+  passages = [Passage(float(step), cut) for step, cut in runs]
+  sample = stats.CensoredData(
+    uncensored=[p.step for p in passages if not p.censored], right=[p.step for p in passages if p.censored]
+  )
+  survival = stats.ecdf(sample).sf
+  fallen = survival.quantiles[survival.probabilities <= 0.5 + 1e-9]
+  assert kaplan_meier_median(passages) == (fallen[0] if len(fallen) else math.inf)
+
+
+def test_ratio_of_medians_between_groups_that_all_passed():
+  ratio = bootstrap_median_ratio(seen(10, 20, 30), seen(100, 200, 300))
+  assert (ratio.ratio, ratio.lower_bound, ratio.upper_bound) == (10.0, False, False)
+  assert 100 / 30 <= ratio.low < 10 < ratio.high <= 300 / 10
+  constant = bootstrap_median_ratio(seen(10, 10), seen(40, 40))
+  assert (constant.low, constant.ratio, constant.high) == (4.0, 4.0, 4.0)
+  assert ratio == bootstrap_median_ratio(seen(10, 20, 30), seen(100, 200, 300))
+
+
+def test_ratio_is_a_bound_where_a_median_was_not_reached():
+  at_least = bootstrap_median_ratio(seen(10, 10, 10), [*seen(100), *censored(1000, 1000)])
+  assert (at_least.ratio, at_least.lower_bound, at_least.upper_bound) == (100.0, True, False)
+  assert at_least.low == 10.0 and at_least.high == math.inf
+  at_most = bootstrap_median_ratio(censored(1000, 1000), seen(10, 10))
+  assert (at_most.ratio, at_most.lower_bound, at_most.upper_bound) == (0.01, False, True)
+  assert at_most.low == 0.0 and at_most.high == 0.01
+  unknown = bootstrap_median_ratio(censored(10, 10), censored(10, 10))
+  assert math.isnan(unknown.ratio) and (unknown.low, unknown.high) == (0.0, math.inf)
+  assert not unknown.lower_bound and not unknown.upper_bound
+
+
+def test_a_run_that_diverged_early_does_not_raise_the_bound():
+  # One run is known to need more than 1000 steps, two only more than 10: the median is known to exceed 10.
+  ratio = bootstrap_median_ratio(seen(1, 1, 1), censored(10, 10, 1000))
+  assert ratio.ratio == 10.0 and ratio.lower_bound
+
+
+def test_ratio_of_one_run_has_no_interval_and_zero_steps_do_not_crash():
+  one = bootstrap_median_ratio(seen(10), seen(20, 30))
+  assert one.ratio == 2.0 and math.isnan(one.low) and math.isnan(one.high)
+  zero = bootstrap_median_ratio(seen(0, 0), seen(20, 30))
+  assert zero.ratio == math.inf
+  nothing = bootstrap_median_ratio(seen(0, 0), seen(0, 0))
+  assert math.isnan(nothing.ratio) and (nothing.low, nothing.high) == (0.0, math.inf)
+
+
+def test_interval_of_the_ratio_holds_the_truth_most_of_the_time():
+  generator = np.random.default_rng(0)
+  hits = 0
+  for trial in range(60):
+    a, b = generator.exponential(100, 9), generator.exponential(400, 9)
+    cut_b = [Passage(min(step, 600.0), bool(step > 600)) for step in b]
+    ratio = bootstrap_median_ratio(seen(*a), cut_b, resamples=150, seed=trial)
+    hits += ratio.low <= 4 <= ratio.high
+  assert hits >= 52
