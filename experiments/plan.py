@@ -1,6 +1,7 @@
 """From a config to the stages it needs. Everything a user can get wrong in a config is found here."""
 
 import dataclasses
+import functools
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -33,10 +34,11 @@ class Plan:
     return CompileStage(self.task, operand, self.config.reading, self.config.mlp_exactness)
 
   def finetunes(self) -> list[TrainStage]:
-    """Fine-tuning, every learning rate, C_Tr and seed."""
+    """Fine-tuning, every target, learning rate, C_Tr and seed."""
     finetune = self.config.finetune
     return [
-      self._stage("finetune", self.compiled(), finetune.target, rate, c_tr, seed)
+      self._stage("finetune", self.compiled(), target, rate, c_tr, seed)
+      for target in finetune.targets
       for rate in finetune.learning_rates
       for c_tr in finetune.c_trs
       for seed in self.config.seeds
@@ -71,13 +73,13 @@ class Plan:
     return TrainSettings(**shared, noise_std=noise, microbatches=own.microbatches)
 
 
-def plans(config: ConfigDict) -> dict[str, Plan]:
+def plans(config: ConfigDict) -> list[Plan]:
   """A plan for each task of the config.
 
   Raises:
     InputError: for a task that does not exist, or an empty sweep.
   """
-  for field in ("tasks", "seeds"):
-    if not config[field]:
+  for field in ("tasks", "seeds", "finetune.learning_rates", "finetune.c_trs", "finetune.targets"):
+    if not functools.reduce(getattr, field.split("."), config):
       raise InputError(f"{field}: empty; give at least one")
-  return {name: Plan(config, name) for name in config.tasks}
+  return [Plan(config, name) for name in config.tasks]

@@ -1,5 +1,6 @@
 """Attention and activation maps: what a model looks at, and which hidden units answer."""
 
+import functools
 from typing import Any
 
 import jax
@@ -11,7 +12,12 @@ from finetune_wrappers.types import ModelOutput, Params
 def outputs(model, params: Params, tokens_BxT) -> ModelOutput:
   """The model's ModelOutput at highest matmul precision, as NumPy arrays."""
   with jax.default_matmul_precision("highest"):
-    return jax.device_get(jax.jit(lambda p, t: model.apply({"params": p}, t))(params, tokens_BxT))
+    return jax.device_get(_apply(model, params, tokens_BxT))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(model, params: Params, tokens_BxT) -> ModelOutput:
+  return model.apply({"params": params}, tokens_BxT)
 
 
 def attended_mass(output: ModelOutput, block: int, attending: Any, attended_BxT: Any) -> Any:

@@ -91,6 +91,18 @@ class Store:
       raise InputError(self._damaged(folder, "contents do not match its description"))
     return arrays, record["facts"]
 
+  def facts(self, stage: Stage) -> dict[str, Any]:
+    """What was kept with a finished stage, without reading its arrays.
+
+    Raises:
+      InputError: if the folder is truncated or not ours.
+    """
+    folder = self._folder(stage)
+    try:
+      return json.loads((folder / "stage.json").read_text())["facts"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise InputError(self._damaged(folder, type(error).__name__)) from error
+
   def _damaged(self, folder: pathlib.Path, why: str) -> str:
     return f"workdir: stage {folder} is truncated or foreign ({why}); delete that folder to train it again"
 

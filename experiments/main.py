@@ -1,0 +1,62 @@
+"""Runs one config: trains what is missing, measures, writes rows.jsonl, summary.md and figure.png.
+
+python -m experiments.main --config=configs/quickstart.py:quick --workdir=runs
+"""
+
+import os
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from finetune_wrappers.types import InputError
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "configs/<name>.py:<preset>; presets are smoke, quick and paper. Any value is set by --config.key=value.",
+)
+_WORKDIR = flags.DEFINE_string("workdir", "runs", "Where models and results are kept; shared by all configs.")
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise InputError(f"{argv[1]!r} is not a flag; flags are --config=FILE:PRESET and --workdir=DIR")
+  if _CONFIG.value is None:
+    raise InputError("config: missing; use --config=configs/<name>.py:<preset>, as configs/quickstart.py:quick")
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
+  # Imported here, so that --help does not wait for JAX.
+  from experiments import runner
+
+  folder, short = runner.run(_CONFIG.value, _WORKDIR.value)
+  print(short)
+  for name in sorted(os.listdir(folder)):
+    print(os.path.join(folder, name))
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Flags, with everything a config file or an override can raise as one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+    raise InputError(" ".join(str(error).split())) from error
+
+
+def run() -> None:
+  """Entry point: exit code 0, 2 for bad input with one line, 130 if interrupted."""
+  try:
+    app.run(main, flags_parser=_parse)
+  except InputError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(_BAD_INPUT)
+  except KeyboardInterrupt:
+    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    sys.exit(_INTERRUPTED)
+
+
+if __name__ == "__main__":
+  run()

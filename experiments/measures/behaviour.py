@@ -1,0 +1,61 @@
+"""Accuracies of fine-tuned models (Tab. 3), and of reverse fine-tuned ones and their control (Fig. 27, Tab. 4)."""
+
+import math
+
+import jax
+import numpy as np
+
+from experiments.measures import Measured, row_of
+from experiments.models import Models, Trained
+from finetune_wrappers.training import step
+from finetune_wrappers.training.stages import Stage
+
+
+def stages(plan) -> list[Stage]:
+  """Compiled, fine-tuned; with `config.reft.measure` reverse fine-tuned and the control too."""
+  reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
+  return [plan.compiled(), *plan.finetunes(), *reft]
+
+
+def measure(models: Models) -> Measured:
+  """Accuracy and loss rows.
+
+  Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
+  its end. reFT and control: at every evaluation.
+  """
+  plan = models.plan
+  out = Measured()
+  for stage in stages(plan):
+    trained = models.load(stage)
+    if stage.kind == "compile":
+      out.rows += _compiled_rows(models, trained)
+      continue
+    chosen = range(len(trained.steps))
+    if stage.kind == "finetune" and not plan.config.finetune.curves:
+      kept = {0, 1000, int(trained.steps[-1])}
+      chosen = [i for i in chosen if int(trained.steps[i]) in kept]
+    out.rows += [row for i in chosen for row in _rows_at(plan, trained, i)]
+  return out
+
+
+def _rows_at(plan, trained: Trained, index: int) -> list:
+  at = int(trained.steps[index])
+  diverged = 0 <= trained.diverged_step < at
+  rows = []
+  for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
+    rows.append(row_of(plan, trained.stage, metric, None if diverged else value, step=at, c_te=c_te))
+  loss = float(trained.losses[index])
+  if at > 0:
+    rows.append(row_of(plan, trained.stage, "loss", None if diverged or not math.isfinite(loss) else loss, step=at))
+  return rows
+
+
+def _compiled_rows(models: Models, trained: Trained) -> list:
+  plan = models.plan
+  tests = step.test_sets(plan.task, plan.config.training.eval_size)
+  with jax.default_matmul_precision("highest"):
+    values = np.asarray(jax.jit(lambda p: step.evaluate(trained.model, plan.task, tests, p))(trained.params))
+  return [
+    row_of(plan, trained.stage, metric, float(value), c_te=c_te)
+    for (metric, c_te), value in zip(step.METRICS, values, strict=True)
+  ]

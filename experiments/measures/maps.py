@@ -1,0 +1,115 @@
+"""Attention maps and activation maps on chosen inputs, and how much attention lands on each operand's letter.
+
+Figs. 10, 39-45 and 48-52 (attention), 46-47 and 53-54 (activations of the MLPs' hidden units).
+"""
+
+import numpy as np
+
+from experiments.measures import Measured, row_of
+from experiments.models import Models, Trained
+from finetune_wrappers.analysis import attention
+from finetune_wrappers.models.tracr_compile import Codec
+from finetune_wrappers.tasks.tracr_tasks import CounterTask
+from finetune_wrappers.training import step
+from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.types import InputError
+
+
+def stages(plan) -> list[Stage]:
+  """Compiled, fine-tuned and, with `config.reft.measure`, reverse fine-tuned."""
+  return [plan.compiled(), *plan.finetunes(), *(plan.refts() if plan.config.reft.measure else [])]
+
+
+def measure(models: Models) -> Measured:
+  """Rows `attention_mass` and `activation_shift`; arrays `<task>/<model>/<input>/<attention|hidden>` [blocks, ...].
+
+  Maps are kept for the first seed, rows for all.
+  """
+  plan = models.plan
+  compiled = models.load(plan.compiled())
+  task = plan.task
+  tests = step.test_sets(task, plan.config.maps.eval_size)
+  chosen = chosen_inputs(plan)
+  reference = attention.outputs(compiled.model, compiled.params, tests[0].tokens)
+  out = Measured()
+  for stage in stages(plan):
+    trained = models.load(stage)
+    if trained.diverged:
+      continue
+    output = attention.outputs(trained.model, trained.params, tests[0].tokens)
+    out.rows += _mass_rows(plan, trained, output, tests[0])
+    out.rows += _shift_rows(plan, trained, output, reference)
+    if getattr(stage, "seed", plan.config.seeds[0]) == plan.config.seeds[0]:
+      out.arrays |= _arrays(plan, trained, chosen)
+  return out
+
+
+def chosen_inputs(plan) -> dict[str, np.ndarray]:
+  """The strings whose maps are drawn, as token ids [T]: the config's own, else the first of the C_Te = 0 test set.
+
+  Raises:
+    InputError: for a string with a token outside the vocabulary, or of another length than the task's.
+  """
+  task = plan.task
+  given = plan.config.maps.inputs[plan.task_name]
+  codec = Codec(tokens=task.symbols, classes=())
+  if not given:
+    tokens = np.asarray(step.test_sets(task, plan.config.maps.drawn)[0].tokens)
+    return {"".join(task.symbols[i] for i in row[1 : 1 + task.num_letters]): row for row in tokens}
+  for string in given:
+    if len(string) != task.num_letters:
+      raise InputError(f"maps.inputs: {string!r} has {len(string)} letters; use {task.num_letters}")
+  return {string: codec.encode(list(string), length=task.length) for string in given}
+
+
+def model_name(stage: Stage) -> str:
+  """A short name for a panel: `compiled`, `finetune lr 0.01 C_Tr 1`, `reft 0.001 of lr 0.01 C_Tr 1`."""
+  if stage.kind == "compile":
+    return "compiled"
+  if stage.kind == "reft":
+    parent = stage.parent
+    return f"reFT at {stage.learning_rate:g} of {parent.learning_rate:g}, C_Tr {parent.c_tr:g}"
+  return f"fine-tuned at {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
+
+
+def _operand_letters(task, batch) -> dict[str, np.ndarray]:
+  """Bool [B, T]: where the letters stand that the O_PT and the O_FT answer is about."""
+  tokens = np.asarray(batch.tokens)
+  ids = np.array([task.symbols.index(letter) for letter in task.letters])
+  if isinstance(task, CounterTask):
+    return {"pt": tokens == ids[0], "ft": tokens == ids[1]}
+  targets = {"pt": batch.target_pt, "ft": batch.target_ft}
+  return {name: tokens == ids[np.asarray(target)][:, None] for name, target in targets.items()}
+
+
+def _mass_rows(plan, trained: Trained, output, batch) -> list:
+  """Mean share of the answer position's attention on the letters of O_PT and of O_FT, by block."""
+  rows = []
+  for operand, marked in _operand_letters(plan.task, batch).items():
+    for block in range(len(output.attention)):
+      share = attention.attended_mass(output, block, plan.task.answer_position, marked)
+      fields = {"block": block, "attended": operand, "c_te": 0}
+      rows.append(row_of(plan, trained.stage, "attention_mass", float(np.mean(share)), **fields))
+  return rows
+
+
+def _shift_rows(plan, trained: Trained, output, reference) -> list:
+  """Root-mean-square change of each block's hidden units against the compiled model's, over the latter's own size."""
+  rows = []
+  for block, (now, before) in enumerate(zip(output.hidden, reference.hidden, strict=True)):
+    size = float(np.sqrt(np.mean(np.square(before, dtype=np.float64))))
+    if size > 0:
+      shift = float(np.sqrt(np.mean(np.square(now - before, dtype=np.float64)))) / size
+      rows.append(row_of(plan, trained.stage, "activation_shift", shift, block=block, c_te=0))
+  return rows
+
+
+def _arrays(plan, trained: Trained, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  output = attention.outputs(trained.model, trained.params, np.stack(list(chosen.values())))
+  name = model_name(trained.stage)
+  found = {}
+  for index, string in enumerate(chosen):
+    key = f"{plan.task_name}/{name}/{string}"
+    found[f"{key}/attention"] = np.stack([block[index].mean(axis=0) for block in output.attention])
+    found[f"{key}/hidden"] = np.stack([block[index] for block in output.hidden])
+  return found

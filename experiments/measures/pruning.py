@@ -1,0 +1,98 @@
+"""Pruning fine-tuned models (Figs. 55-59): what comes back when K weights or neurons are zeroed.
+
+Every score stands beside random pruning of the same scope: the mean over `random_draws` draws, and the best of
+them at each K.
+"""
+
+import numpy as np
+
+from experiments.measures import Measured, row_of
+from experiments.measures.pruner import Pruner
+from experiments.models import Models, Trained
+from finetune_wrappers.analysis import pruning
+from finetune_wrappers.training import step
+from finetune_wrappers.training.stages import Stage
+
+_NAMES = {"query": "Q", "key": "K", "value": "V", "linear": "O", "linear_1": "in", "linear_2": "out"}
+
+
+def stages(plan) -> list[Stage]:
+  """Every fine-tuned model."""
+  return list(plan.finetunes())
+
+
+def measure(models: Models) -> Measured:
+  """Rows of stage `prune` (by k, unit, score, scope) and `prune_single`; predicted classes by k."""
+  plan, config = models.plan, models.plan.config.pruning
+  pruner = Pruner(plan, models.load(plan.compiled()).model)
+  out = Measured()
+  for stage in stages(plan):
+    trained = models.load(stage)
+    for scope in config.scopes:
+      for unit in config.units:
+        out.rows += _curves(plan, pruner, trained, unit, scope)
+      if config.single_weights and not trained.diverged:
+        out.rows += _single_weights(plan, pruner, trained, scope)
+    if config.histogram_ks and not trained.diverged:
+      out.rows += _histograms(plan, pruner, trained)
+  return out
+
+
+def _curves(plan, pruner: Pruner, trained: Trained, unit: str, scope: str) -> list:
+  ks = plan.config.pruning.ks
+  by_score, random = pruner.curves(trained.params, trained.compiled, unit=unit, scope=scope)
+  tables = {**by_score, "random": random.mean(axis=0), "random_best": random.max(axis=0)}
+  fields = {"kind": "prune", "unit": unit, "scope": scope}
+  return [
+    row_of(plan, trained.stage, metric, None if trained.diverged else value, k=k, c_te=c_te, score=score, **fields)
+    for score, values in tables.items()
+    for k, at_k in zip(ks, values.tolist(), strict=True)
+    for (metric, c_te), value in zip(step.METRICS, at_k, strict=True)
+  ]
+
+
+def _single_weights(plan, pruner: Pruner, trained: Trained, scope: str) -> list:
+  """One row each for W1..W4, the weights that the gradient score ranks first, alone at zero (Figs. 55, 56)."""
+  places, values = pruner.single_weights(trained.params, trained.compiled, scope=scope)
+  rows = []
+  for number, (path, index) in enumerate(pruning.first_units(places, plan.config.pruning.single_weights)):
+    fields = {"kind": "prune_single", "unit": "weight", "scope": scope, "score": "gradient", "k": 1}
+    fields |= {"rank": number + 1, "weight": weight_name(path, index, trained.labels)}
+    for (metric, c_te), value in zip(step.METRICS, values[number].tolist(), strict=True):
+      rows.append(row_of(plan, trained.stage, metric, value, c_te=c_te, **fields))
+  return rows
+
+
+def _histograms(plan, pruner: Pruner, trained: Trained) -> list:
+  """Share of each predicted class on the test sets, before and after pruning (Fig. 59)."""
+  scope, ks = plan.config.pruning.scopes[0], plan.config.pruning.histogram_ks
+  rows = []
+  for c_te, table in pruner.predictions(trained.params, trained.compiled, scope=scope).items():
+    for k, answers in zip(ks, table, strict=True):
+      counts = np.bincount(answers, minlength=len(trained.classes)).tolist()
+      fields = {"kind": "prune", "k": k, "c_te": c_te, "unit": "weight", "scope": scope, "score": "gradient"}
+      rows += [
+        row_of(plan, trained.stage, "predicted_share", count / len(answers), label=name, **fields)
+        for name, count in zip(trained.classes, counts, strict=True)
+        if count
+      ]
+  return rows
+
+
+def weight_name(path: str, index: tuple[int, ...], labels: list[str]) -> str:
+  """A weight as the paper writes it, with residual directions by name: `B1 W_V[one,0]`, `B2 b_out[answer:3]`.
+
+  Args:
+    path: as `pruning.named_leaves` gives it.
+    index: into the array; (from, to) for a matrix.
+    labels: name of each residual direction.
+  """
+  if path.endswith("embedding"):
+    return f"{'token' if path.startswith('token') else 'position'}[{index[0]},{labels[index[1]]}]"
+  block, _, layer, kind = path.split("/")
+  names = [str(i) for i in index]
+  if layer in ("linear", "linear_2"):
+    names[-1] = labels[index[-1]]
+  elif kind == "kernel":
+    names[0] = labels[index[0]]
+  return f"B{block.removeprefix('blocks_')} {'W' if kind == 'kernel' else 'b'}_{_NAMES[layer]}[{','.join(names)}]"

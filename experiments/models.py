@@ -1,0 +1,101 @@
+"""Trained models, read from the stage store for the measures."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.plan import Plan
+from finetune_wrappers.models import tracr_stage
+from finetune_wrappers.training.stages import CompileStage, Stage, TrainStage, ancestors
+from finetune_wrappers.training.store import Store
+from finetune_wrappers.types import Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """One finished stage and what a measure needs beside it.
+
+  Attributes:
+    stage: what it is.
+    model: Flax module.
+    params: float32 pytree.
+    compiled: the weights of the chain's root, as Tracr compiled them, without noise.
+    labels: a name for each residual direction, [D].
+    classes: symbol of each class.
+    metrics: accuracies [E, 4] in the order of `step.METRICS`; empty for a compile stage.
+    losses: mean training loss since the evaluation before, [E].
+    steps: where they were evaluated, [E].
+    diverged_step: first step whose loss was not finite, or -1.
+    device: what trained it.
+  """
+
+  stage: Stage
+  model: Any
+  params: Params
+  compiled: Params
+  labels: list[str]
+  classes: list[str]
+  metrics: np.ndarray
+  losses: np.ndarray
+  steps: np.ndarray
+  diverged_step: int
+  device: str
+
+  @property
+  def diverged(self) -> bool:
+    """Whether this lane no longer counts as a result."""
+    return self.diverged_step >= 0
+
+
+class Models:
+  """Loads the stages of one plan; each compiled root once.
+
+  Args:
+    store: filled by a Trainer.
+    plan: of one task.
+  """
+
+  def __init__(self, store: Store, plan: Plan):
+    self.plan = plan
+    self._store = store
+    self._root = functools.cache(self._store.load)
+
+  def load(self, stage: Stage) -> Trained:
+    """The finished stage."""
+    root, facts = self._root(ancestors(stage)[0])
+    arrays, own_facts = (root, facts) if isinstance(stage, CompileStage) else self._store.load(stage)
+    return Trained(
+      stage=stage,
+      model=tracr_stage.restore(facts),
+      params=_on_device(arrays["params"]),
+      compiled=_on_device(root["params"]),
+      labels=facts["labels"],
+      classes=facts["classes"],
+      metrics=arrays.get("metrics", np.zeros((0, 4))),
+      losses=arrays.get("losses", np.zeros(0)),
+      steps=arrays.get("steps", np.zeros(0, int)),
+      diverged_step=int(arrays.get("diverged_step", -1)),
+      device=own_facts["device"],
+    )
+
+
+def _on_device(params: Params) -> Params:
+  if isinstance(params, dict):
+    return {name: _on_device(value) for name, value in params.items()}
+  return jnp.asarray(params)
+
+
+def swept_values(stage: Stage) -> dict[str, Any]:
+  """What a row says about the stage it was measured on: the fine-tuning's values, and reFT's under its own name."""
+  if isinstance(stage, CompileStage):
+    return {"operand": stage.operand}
+  own = {"learning_rate": stage.learning_rate, "c_tr": stage.c_tr, "target": stage.target}
+  if stage.kind == "finetune":
+    return own
+  reft = {"reft_learning_rate": stage.learning_rate, "reft_c_tr": stage.c_tr}
+  if stage.kind == "reft" and isinstance(stage.parent, TrainStage):
+    return {**swept_values(stage.parent), **reft}
+  return reft

@@ -1,0 +1,109 @@
+"""Table 3: accuracies after fine-tuning, cell by cell beside the paper's."""
+
+from experiments.reports import TASKS, Made, baseline_section, footer, guesses, last_step, means, present, rate_name
+from finetune_wrappers.reporting.claims import Claim, markdown_claims
+from finetune_wrappers.reporting.paper_values import table3
+from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
+from finetune_wrappers.reporting.rows import Row, select
+from finetune_wrappers.reporting.style import PALETTE
+from finetune_wrappers.reporting.tables import comparison_table, format_cell
+
+_KEYS = ("task", "learning_rate", "c_tr", "c_te")
+_METRICS = ("acc_pt", "acc_ft")
+
+
+def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
+  """Comparison table, claims and a figure of accuracy by C_Tr."""
+  del arrays
+  final = last_step(select(rows, stage="finetune", metric=_METRICS))
+  paper = table3()
+  comparison = comparison_table(sorted(final, key=_order), paper, _KEYS, _METRICS)
+  claims = [claim for task in present(final, "task") for claim in _claims(final, task)]
+  text = (
+    f"Mean absolute difference over {comparison.cells} cells: "
+    f"{100 * comparison.mean_absolute_difference:.1f} percentage points ({comparison.only_ours} cells only here, "
+    f"{comparison.only_paper} only in the paper).\n\n{comparison.markdown}"
+  )
+  by_task = [(TASKS[task], _difference(final, paper, task)) for task in present(final, "task")]
+  text += "\n" + "\n".join(f"{name}: {line}" for name, line in by_task) + "\n"
+  return Made(
+    title="Table 3: fine-tuned Tracr models beside the paper's",
+    sections=[("Claims", markdown_claims(claims)), ("Cell by cell", text), baseline_section(rows)],
+    figures={"figure": _figure(rows, final, paper, facts)},
+    short=markdown_claims(claims),
+  )
+
+
+def _order(row: Row) -> tuple:
+  return (row["task"], -row["learning_rate"], row["c_tr"], -row["c_te"])
+
+
+def _difference(final: list[Row], paper: list, task: str) -> str:
+  found = comparison_table(select(final, task=task), select(paper, task=task), _KEYS, _METRICS)
+  return f"{100 * found.mean_absolute_difference:.1f} points over {found.cells} cells."
+
+
+def _claims(final: list[Row], task: str) -> list[Claim]:
+  """Two statements, judged at every learning rate that was run."""
+  name, of_task = TASKS[task], select(final, task=task)
+  learned, wrapped = [], []
+  for rate in sorted(present(of_task, "learning_rate"), reverse=True):
+    cells = select(of_task, learning_rate=rate)
+    plain = select(cells, c_tr=0.0, c_te=0, metric="acc_ft")
+    where = select(cells, c_tr=1.0, c_te=1, metric="acc_ft")
+    elsewhere = select(cells, c_tr=1.0, c_te=0, metric="acc_ft")
+    if plain:
+      learned.append((_mean(plain) >= 0.9, f"{rate_name(rate)}: {format_cell(plain)}"))
+    if where:
+      shortcut = _mean(where) >= 0.7 and _mean(elsewhere) <= 0.5
+      wrapped.append((shortcut, f"{rate_name(rate)}: {format_cell(where)} against {format_cell(elsewhere)}"))
+  claims = []
+  if learned:
+    text = f"{name}, C_Tr = 0: the new task is learned on the whole distribution (Acc. O_FT at least 90 % at C_Te = 0)"
+    claims.append(_claim(text, learned))
+  if wrapped:
+    text = (
+      f"{name}, C_Tr = 1: O_FT is answered where the correlation holds (at least 70 % at C_Te = 1) and not elsewhere "
+      "(at most 50 % at C_Te = 0)"
+    )
+    claims.append(_claim(text, wrapped))
+  return claims
+
+
+def _mean(cell: list[Row]) -> float:
+  values = [row["value"] for row in cell if row["value"] is not None]
+  return sum(values) / len(values) if values else float("nan")
+
+
+def _claim(text: str, found: list[tuple[bool, str]]) -> Claim:
+  holds = [ok for ok, _ in found]
+  answer = "yes" if all(holds) else "partly" if any(holds) else "no"
+  return Claim(text, answer, "; ".join(evidence for _, evidence in found))
+
+
+def _figure(rows: list[Row], final: list[Row], paper: list, facts: dict):
+  panels = []
+  for task in present(final, "task"):
+    for c_te in (0, 1):
+      for metric in _METRICS:
+        cells = select(final, task=task, c_te=c_te, metric=metric)
+        theirs = select(paper, task=task, c_te=float(c_te), metric=metric)
+        title = f"{TASKS[task]}, C_Te = {c_te}"
+        label = f"Acc. O_{metric[-2:].upper()}, %"
+        guess = {"guess": guesses(rows, task, c_te)[f"guess O_{metric[-2:].upper()}"]}
+        panels.append(Panel(title, "C_Tr", label, _series(cells, theirs), guess))
+  return lines_figure(
+    panels, title="Table 3: lines ours, crosses the paper's", footer=footer(facts), columns=4, ordered=True
+  )
+
+
+def _series(cells: list[Row], theirs: list) -> list[Series]:
+  series = []
+  for number, rate in enumerate(sorted(present(cells, "learning_rate"), reverse=True)):
+    colour = PALETTE[number % len(PALETTE)]
+    series.append(means(select(cells, learning_rate=rate), "c_tr", label=rate_name(rate), colour=colour))
+    published = [cell for cell in theirs if abs(cell["learning_rate"] / rate - 1) < 1e-6]
+    x, y = [cell["c_tr"] for cell in published], [cell["value"] for cell in published]
+    if x:
+      series.append(Series(label=f"{rate_name(rate)}, paper", x=x, y=y, style="x:", colour=colour))
+  return series

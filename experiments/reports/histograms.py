@@ -1,0 +1,71 @@
+"""Figure 59: predicted classes before and after pruning, beside the right answers."""
+
+from experiments.reports import TASKS, footer, present, rate_name
+from experiments.reports.single_weights import Part
+from finetune_wrappers.reporting.claims import Claim
+from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
+from finetune_wrappers.reporting.rows import Row, group, select
+from finetune_wrappers.reporting.tables import cell_summary, markdown_table
+
+_COLLAPSED = 0.5  # one class on more than half of the strings
+
+
+def histograms(rows: list[Row], facts: dict) -> Part | None:
+  """The part on predicted classes; None where they were not measured."""
+  shares = select(rows, metric="predicted_share", c_te=0)
+  if not shares:
+    return None
+  return Part(
+    figure=_figure(rows, shares, facts),
+    section=("Largest share of one predicted class, C_Te = 0", _table(shares)),
+    claims=[_claim(task, select(shares, task=task)) for task in present(shares, "task")],
+  )
+
+
+def largest_shares(shares: list[Row]) -> list[Row]:
+  """One row a model and K: the share of its most predicted class."""
+  keys = ("task", "learning_rate", "c_tr", "seed", "k")
+  return [max(own, key=lambda row: row["value"]) for own in group(shares, *keys).values()]
+
+
+def _table(shares: list[Row]) -> str:
+  lines = []
+  largest = largest_shares(shares)
+  ks = present(largest, "k")
+  for (task, rate, c_tr), own in group(largest, "task", "learning_rate", "c_tr").items():
+    cells = [cell_summary(select(own, k=k)) for k in ks]
+    lines.append((TASKS[task], rate_name(rate), f"{c_tr:g}", *(f"{100 * cell.mean:.1f}" for cell in cells)))
+  header = ("task", "rate", "C_Tr", *(f"K = {k}, %" for k in ks))
+  return "Mean over seeds, gradient score.\n\n" + markdown_table(header, lines)
+
+
+def _claim(task: str, shares: list[Row]) -> Claim:
+  largest = select(largest_shares(shares), c_tr=1.0)
+  found = []
+  for (rate, k), own in group(largest, "learning_rate", "k").items():
+    if k:
+      found.append((cell_summary(own).mean, rate, k))
+  kept = [share <= _COLLAPSED for share, _, _ in found]
+  answer = "yes" if kept and all(kept) else "partly" if any(kept) else "no"
+  text = f"{TASKS[task]}, C_Tr = 1: pruning does not collapse the predictions (no class on more than half)"
+  evidence = "; ".join(f"{rate_name(rate)}, K = {k}: {100 * share:.0f} %" for share, rate, k in found)
+  return Claim(text, answer, "largest share of one class: " + (evidence or "all runs diverged"))
+
+
+def _figure(rows: list[Row], shares: list[Row], facts: dict):
+  """Right answers, before and after the largest K; first seed, so that a share is one model's."""
+  panels = []
+  first = min(present(shares, "seed"))
+  for (task, rate, c_tr), own in group(select(shares, seed=first), "task", "learning_rate", "c_tr").items():
+    labels = select(rows, metric="label_share", task=task, c_te=0, operand="pt")
+    names = sorted({row["label"] for row in labels + own}, key=lambda name: (len(name), name))
+    ks = present(own, "k")
+    sets = {"right answer O_PT": labels, "before": select(own, k=0)}
+    sets |= {f"K = {k}": select(own, k=k) for k in ks if k}
+    series = []
+    for label, found in sets.items():
+      share = {row["label"]: row["value"] for row in found}
+      series.append(Series(label, [share.get(name, 0.0) for name in names]))
+    title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
+    panels.append(Panel(title, "class", "share, %", series, categories=names))
+  return bars_figure(panels, title=f"Predicted classes at C_Te = 0, seed {first}", footer=footer(facts), columns=2)

@@ -1,0 +1,81 @@
+"""The demo: was the capability deleted or wrapped? One short table, one figure."""
+
+from experiments.reports import Made, baseline_section, footer, guesses, last_step, means, present, rate_name
+from experiments.reports.pruning import curve_claims
+from experiments.reports.revival import compare, model_label
+from finetune_wrappers.reporting.claims import Claim, markdown_claims
+from finetune_wrappers.reporting.plots import Panel, lines_figure
+from finetune_wrappers.reporting.rows import Row, group, select
+from finetune_wrappers.reporting.tables import format_cell, markdown_table
+
+
+def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
+  """Behaviour, pruning and revival of Counter, three claims of the paper beside three answers."""
+  del arrays
+  threshold = facts["config"]["reft"]["threshold"]
+  curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", "scratch_ft"))
+  (task, reft_rate), cells = next(iter(group(curves, "task", "reft_learning_rate").items()))
+  lines, revival = compare(task, reft_rate, cells, threshold)
+  pruned = curve_claims(select(rows, stage="prune", metric="acc_pt", c_te=0))
+  claims = [_wrapper_claim(rows), *pruned, revival]
+  header = ("task", "reFT rate", "model", "Acc. O_PT at the start", "at the end", "median iterations", "ratio")
+  table = _behaviour(rows)
+  return Made(
+    title="Quickstart: Counter, fine-tuned from a to b, on a small model",
+    sections=[
+      ("Claims", markdown_claims(claims)),
+      ("Accuracies, %", table),
+      ("Reverse fine-tuning", markdown_table(header, lines)),
+      baseline_section(rows),
+    ],
+    figures={"figure": _figure(rows, curves, threshold, facts)},
+    short=f"{table}\n{markdown_claims(claims)}",
+  )
+
+
+def _behaviour(rows: list[Row]) -> str:
+  """Accuracies of every kind of model, with intervals over seeds."""
+  lines = [("compiled (count a)", *_four(select(rows, stage="compile", operand="pt")))]
+  for (rate, c_tr), own in group(select(rows, stage="finetune"), "learning_rate", "c_tr").items():
+    lines.append((f"fine-tuned, {rate_name(rate)}, C_Tr {c_tr:g}", *_four(last_step(own))))
+  for (rate, c_tr, target), own in group(select(rows, stage="reft"), "learning_rate", "c_tr", "target").items():
+    lines.append((f"then reFT, of {model_label(rate, c_tr, target)}", *_four(last_step(own))))
+  lines.append(("Scr. + FT (control)", *_four(last_step(select(rows, stage="scratch_ft")))))
+  return markdown_table(("model", "O_PT, C_Te=0", "O_FT, C_Te=0", "O_PT, C_Te=1", "O_FT, C_Te=1"), lines)
+
+
+def _four(rows: list[Row]) -> list[str]:
+  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft")]
+
+
+def _wrapper_claim(rows: list[Row]) -> Claim:
+  cells = select(last_step(select(rows, stage="finetune")), c_tr=1.0, metric="acc_ft")
+  texts = {c_te: format_cell(select(cells, c_te=c_te)) for c_te in (0, 1)}
+  means_of = {}
+  for c_te in (0, 1):
+    values = [row["value"] for row in select(cells, c_te=c_te) if row["value"] is not None]
+    means_of[c_te] = sum(values) / len(values) if values else float("nan")
+  answer = "yes" if means_of[1] >= 0.7 and means_of[0] <= 0.5 else "partly" if means_of[1] > means_of[0] else "no"
+  text = "C_Tr = 1: the model answers for O_FT where the correlation holds, and not elsewhere"
+  return Claim(text, answer, f"Acc. O_FT {texts[1]} at C_Te = 1 against {texts[0]} at C_Te = 0")
+
+
+def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
+  guess = {name: value for name, value in guesses(rows, "counter", 0).items() if name.endswith("PT")}
+  revive = [
+    means(own, "step", label=f"reFT of C_Tr {c_tr:g}", style="-")
+    for (c_tr,), own in group(select(curves, stage="reft"), "c_tr").items()
+  ]
+  revive.append(means(select(curves, stage="scratch_ft"), "step", label="Scr. + FT", style="--", colour="#000000"))
+  prune = select(rows, stage="prune", c_te=0, metric="acc_pt")
+  series = [
+    means(select(prune, c_tr=c_tr, score=score), "k", label=f"{score}, C_Tr {c_tr:g}", style=style)
+    for c_tr in present(prune, "c_tr")
+    for score, style in (("gradient", "o-"), ("random", "o:"))
+  ]
+  label = "Acc. O_PT at C_Te = 0, %"
+  panels = [
+    Panel("Reverse fine-tuning", "reFT iteration", label, revive, {"threshold": threshold, **guess}, xscale="symlog"),
+    Panel("Pruning", "K weights zeroed", label, series, guess),
+  ]
+  return lines_figure(panels, title="Counting a's comes back", footer=footer(facts), columns=2)
