@@ -30,7 +30,7 @@ $(STAMP): setup.py $(wildcard constraints/*.txt)
 	@touch $@
 
 demo: $(STAMP) ## train and analyse a small example; results go to WORKDIR (./runs/demo)
-	$(BIN)/python -m experiments.demo --workdir=$(WORKDIR)
+	$(BIN)/python -m experiments.main --config=configs/quickstart.py:quick --workdir=$(WORKDIR)
 
 test: $(STAMP) ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2

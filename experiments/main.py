@@ -41,9 +41,24 @@ def main(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> list[str]:
   """Flags, with everything a config file or an override can raise as one line."""
   try:
-    return flags.FLAGS(argv)
-  except (flags.Error, OSError, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
-    raise InputError(" ".join(str(error).split())) from error
+    rest = flags.FLAGS(argv)
+    if _CONFIG.value is not None:
+      str(_CONFIG.value.setting)  # config_flags raises for a missing file only when the config is used
+    return rest
+  except (KeyError, AttributeError) as error:
+    raise InputError(f"config: {error} is not one of its keys; see configs/common.py") from error
+  except (flags.Error, OSError, TypeError, ValueError, SyntaxError, ImportError) as error:
+    raise InputError(_last_line(error)) from error
+
+
+def _last_line(error: Exception) -> str:
+  """The error without the traceback that config_flags puts into it."""
+  text = str(error).strip()
+  if "Traceback" in text:
+    return text.splitlines()[-1].rpartition("Error: ")[2].strip()
+  if "No such file" in text:
+    return "config: that file does not exist; use configs/<name>.py:<preset>, as configs/quickstart.py:quick"
+  return " ".join(text.split())
 
 
 def run() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from finetune_wrappers.tasks.tracr_tasks import make_task
+from finetune_wrappers.tasks.tracr_tasks import TASKS, make_task
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.types import InputError
@@ -82,4 +82,7 @@ def plans(config: ConfigDict) -> list[Plan]:
   for field in ("tasks", "seeds", "finetune.learning_rates", "finetune.c_trs", "finetune.targets"):
     if not functools.reduce(getattr, field.split("."), config):
       raise InputError(f"{field}: empty; give at least one")
+  for name in config.tasks:
+    if name not in TASKS:
+      raise InputError(f"tasks: {name!r} is not one of {', '.join(sorted(TASKS))}")
   return [Plan(config, name) for name in config.tasks]

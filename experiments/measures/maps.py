@@ -14,9 +14,18 @@ from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
 
+KINDS = ("attention", "hidden")
+
 
 def stages(plan) -> list[Stage]:
-  """Compiled, fine-tuned and, with `config.reft.measure`, reverse fine-tuned."""
+  """Compiled, fine-tuned and, with `config.reft.measure`, reverse fine-tuned.
+
+  Raises:
+    InputError: for strings or a kind of map that cannot be drawn, before anything is trained.
+  """
+  if plan.config.maps.draw not in KINDS:
+    raise InputError(f"maps.draw: {plan.config.maps.draw!r} is not one of {', '.join(KINDS)}")
+  chosen_inputs(plan)
   return [plan.compiled(), *plan.finetunes(), *(plan.refts() if plan.config.reft.measure else [])]
 
 
@@ -63,13 +72,12 @@ def chosen_inputs(plan) -> dict[str, np.ndarray]:
 
 
 def model_name(stage: Stage) -> str:
-  """A short name for a panel: `compiled`, `finetune lr 0.01 C_Tr 1`, `reft 0.001 of lr 0.01 C_Tr 1`."""
+  """A short name for a panel: `compiled`, `FT 0.01, C_Tr 1`, `FT 0.01, C_Tr 1, reFT 0.001`."""
   if stage.kind == "compile":
     return "compiled"
   if stage.kind == "reft":
-    parent = stage.parent
-    return f"reFT at {stage.learning_rate:g} of {parent.learning_rate:g}, C_Tr {parent.c_tr:g}"
-  return f"fine-tuned at {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
+    return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
+  return f"FT {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
 
 
 def _operand_letters(task, batch) -> dict[str, np.ndarray]:

@@ -12,12 +12,25 @@ from experiments.models import Models, Trained
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.types import InputError
 
 _NAMES = {"query": "Q", "key": "K", "value": "V", "linear": "O", "linear_1": "in", "linear_2": "out"}
 
 
 def stages(plan) -> list[Stage]:
-  """Every fine-tuned model."""
+  """Every fine-tuned model.
+
+  Raises:
+    InputError: for a score, unit or K that there is not, before anything is trained.
+  """
+  config = plan.config.pruning
+  allowed = {"scores": pruning.SCORES, "units": pruning.UNITS}
+  for field, names in allowed.items():
+    for name in config[field]:
+      if name not in names:
+        raise InputError(f"pruning.{field}: {name!r} is not one of {', '.join(names)}")
+  if 0 not in config.ks or min(config.ks) < 0:
+    raise InputError(f"pruning.ks: {tuple(config.ks)} is not allowed; use whole numbers from 0, and 0 among them")
   return list(plan.finetunes())
 
 

@@ -61,7 +61,7 @@ def _figure(arrays: dict, task: str, string: str, draw: str, facts: dict):
 
 
 def _heatmap(model: str, block: int, values, letters: list[str], draw: str) -> Heatmap:
-  title = f"{model}, block {block}"
+  title = f"{model}\nblock {block}"
   if draw == "attention":
     return Heatmap(title, values, xlabels=letters, ylabels=letters, xlabel="attended", ylabel="attending")
   scale = np.abs(values).max() or 1.0

@@ -20,10 +20,11 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     sections.append((TASKS[task], table))
     short.append(f"{TASKS[task]}\n\n{table}")
   note = (
-    "Acc. O_PT / Acc. O_FT at C_Te = 0, in percent, after fine-tuning; `x` where the run diverged. `start` is "
-    "Acc. O_PT after the noise and before training. The last column is the mean absolute difference to the paper's "
-    "Table 3 over the cells run, both test sets, diverged runs left out: a fact about the reading, "
-    "and not what chose the default. At presets below `paper` strings and training are shorter than the paper's, so only lines of one table compare."
+    "Acc. O_PT / Acc. O_FT at C_Te = 0, in percent, after fine-tuning; `x` where the run diverged. `start` is\n"
+    "Acc. O_PT after the noise and before training. The last column is the mean absolute difference to the paper's\n"
+    "Table 3 over the cells run, both test sets, diverged runs left out: a fact about the reading, and not what chose\n"
+    "the default. Below the preset `paper` strings and training are shorter than the paper's: only the lines of one\n"
+    "table compare."
   )
   return Made(
     title="Readings of Table 3, one at a time",

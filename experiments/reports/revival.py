@@ -1,5 +1,6 @@
 """Figure 27, Table 4 and randFT: how soon reverse fine-tuning revives O_PT, beside Scr. + FT."""
 
+import itertools
 import math
 
 from experiments.reports import (
@@ -16,6 +17,7 @@ from experiments.reports import (
 from finetune_wrappers.reporting.claims import Claim, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
+from finetune_wrappers.reporting.style import PALETTE
 from finetune_wrappers.reporting.tables import format_cell, markdown_table
 from finetune_wrappers.statistics import (
   MedianRatio,
@@ -120,10 +122,12 @@ def _ratio_text(ratio: MedianRatio | None) -> str:
 
 def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
   panels = []
+  settings = sorted(group(select(curves, stage="reft"), *_FINE_TUNING), key=str, reverse=True)
+  colours = dict(zip(settings, itertools.cycle(PALETTE[:-1]), strict=False))  # black is the control's
   for task, rate in sorted(group(curves, "task", "reft_learning_rate"), reverse=True):
     cells = select(curves, task=task, reft_learning_rate=rate)
     series = [
-      means(own, "step", label=model_label(*setting), style="-")
+      means(own, "step", label=model_label(*setting), style="-", colour=colours[setting])
       for setting, own in sorted(group(select(cells, stage="reft"), *_FINE_TUNING).items(), key=str, reverse=True)
     ]
     series.append(means(select(cells, stage="scratch_ft"), "step", label="Scr. + FT", style="--", colour="#000000"))

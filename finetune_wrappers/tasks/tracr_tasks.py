@@ -268,16 +268,18 @@ def _sorted_subset(key, size: int, alphabet: int, limit_B):
   return jnp.sort(jax.lax.top_k(scores, size)[1], axis=1)
 
 
+TASKS = {"counter": CounterTask, "max_identifier": MaxIdentifierTask}
+
+
 def make_task(name: str, **settings) -> CounterTask | MaxIdentifierTask:
   """The task of that name.
 
   Raises:
     InputError: for an unknown name, or settings that no string can satisfy.
   """
-  tasks = {"counter": CounterTask, "max_identifier": MaxIdentifierTask}
-  if name not in tasks:
-    raise InputError(f"task: {name!r} is not one of {', '.join(sorted(tasks))}")
-  return tasks[name](**settings)
+  if name not in TASKS:
+    raise InputError(f"task: {name!r} is not one of {', '.join(sorted(TASKS))}")
+  return TASKS[name](**settings)
 
 
 def check_c_tr(c_tr: float) -> None:

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import CompileStage, Stage, TrainStage, ancestors
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
@@ -90,9 +89,7 @@ class Trainer:
     stage = lanes[0]
     model = self._model_of(self._store.load(ancestors(stage)[0])[1])
     params = [self._store.load(lane.parent)[0]["params"] for lane in lanes]
-    lane = cohorts.lane_arrays(
-      [s.learning_rate for s in lanes], [s.c_tr for s in lanes], [stream_of(s) for s in lanes]
-    )
+    lane = cohorts.lane_arrays([s.learning_rate for s in lanes], [s.c_tr for s in lanes], [stream_of(s) for s in lanes])
     kept = self._store.load_progress(key)
     program, rates = self._program(model, stage, params, lane)
     curves = self._advance_to_end(program, lanes, params, lane, key, kept)
@@ -211,4 +208,3 @@ def _like(state, leaves: Sequence[np.ndarray], program, number: int):
   if [leaf.shape for leaf in leaves] != shapes:
     raise InputError("workdir: a cohort's checkpoint has other shapes; delete workdir/cohorts to start it again")
   return structure.unflatten(leaves)
-

@@ -60,9 +60,7 @@ class TrainSettings:
     _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
     _require(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "0 to 1")
     _require(self.trained in TRAINED, "trained", self.trained, ", ".join(TRAINED))
-    _require(
-      self.loss_positions in ("answer", "letters"), "loss_positions", self.loss_positions, "answer, letters"
-    )
+    _require(self.loss_positions in ("answer", "letters"), "loss_positions", self.loss_positions, "answer, letters")
     fits = self.batch_size % self.microbatches == 0
     _require(fits, "microbatches", self.microbatches, f"a divisor of batch_size ({self.batch_size})")
     rising = list(self.eval_steps) == sorted(set(self.eval_steps))

@@ -1,0 +1,75 @@
+"""Every config runs at :smoke, by one command's path, and leaves what the contract says."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from experiments import runner
+from finetune_wrappers.reporting.rows import read_rows, select
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """Shared, as by a user: the figures share their models."""
+  return tmp_path_factory.mktemp("runs")
+
+
+def _config(name, preset):
+  return importlib.import_module(f"configs.{name}").get_config(preset)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smoke_leaves_rows_summary_and_figure(name, workdir):
+  config = _config(name, "smoke")
+  folder, short = runner.run(config, str(workdir))
+  assert folder == workdir / name
+  rows = read_rows(folder / "rows.jsonl")
+  assert {row["experiment"] for row in rows} == {name}
+  assert {row["task"] for row in rows} == set(config.tasks)
+  assert {row["seed"] for row in rows} == set(config.seeds)
+  assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
+  summary = (folder / "summary.md").read_text()
+  assert "commit" in summary and "seeds" in summary
+  assert short.count("|") > 10
+  assert json.loads((folder / "config.json").read_text())["config"]["preset"] == "smoke"
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypatch):
+  config = _config("fig27_reft", "smoke")
+  folder, _ = runner.run(config, str(workdir))
+  before = (folder / "rows.jsonl").read_bytes()
+  monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._train", None)
+  monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._compile", None)
+  runner.run(config, str(workdir))
+  assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_accuracies_stand_beside_guess_baselines_and_random_pruning(workdir):
+  folder, _ = runner.run(_config("quickstart", "smoke"), str(workdir))
+  rows = read_rows(folder / "rows.jsonl")
+  baselines = select(rows, metric="guess_baseline")
+  assert {(row["operand"], row["c_te"]) for row in baselines} == {(o, c) for o in ("pt", "ft") for c in (0, 1)}
+  assert select(rows, stage="prune", score="random") and select(rows, stage="prune", score="random_best")
+  assert select(rows, stage="scratch_ft", metric="acc_pt")
+
+
+@pytest.mark.parametrize("preset", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_preset_exists_and_its_docstring_says_how_to_run_it(name, preset):
+  config = _config(name, preset)
+  text = importlib.import_module(f"configs.{name}").__doc__
+  assert config.is_locked and config.name == name and config.preset == preset
+  assert f"--config=configs/{name}.py:quick" in text
+  assert all(word in text for word in ("smoke", "quick", "paper"))
+
+
+def test_paper_preset_has_the_papers_numbers():
+  config = _config("tab03_behaviour", "paper")
+  assert (config.training.steps, config.training.batch_size, config.training.warmup_steps) == (10_000, 96, 2_000)
+  assert len(config.finetune.learning_rates) * len(config.finetune.c_trs) == 28
+  assert config.training.final_fraction == 0.01

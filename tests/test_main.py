@@ -1,0 +1,110 @@
+"""The command: bad input is one line with exit code 2; help is quick."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs import quickstart, tab03_behaviour
+from experiments import plan as plans_of
+from experiments import runner
+from experiments.measures import maps, pruning
+from finetune_wrappers.types import InputError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def _command(*flags):
+  return subprocess.run(
+    [sys.executable, "-m", "experiments.main", *flags], cwd=ROOT, capture_output=True, text=True, timeout=300
+  )
+
+
+@pytest.mark.parametrize(
+  ("flags", "words"),
+  [
+    (("--config=configs/quickstart.py:smoke", "--config.nokey=1"), ("nokey", "configs/common.py")),
+    (("--config=configs/quickstart.py:huge",), ("preset", "smoke, quick, paper")),
+    (("--config=configs/none.py:smoke",), ("does not exist", "configs/<name>.py")),
+    (("--config=configs/quickstart.py:smoke", "--config.training.steps=many"), ("training.steps", "many")),
+    (("--config=configs/quickstart.py:smoke", "--workdir=/dev/null/x"), ("workdir", "writable")),
+    (("surplus",), ("surplus", "--config")),
+    ((), ("config", "missing")),
+    (("--nosuch=1",), ("nosuch",)),
+  ],
+)
+def test_bad_flags_are_one_line_and_exit_2(flags, words):
+  done = _command(*flags)
+  assert done.returncode == 2
+  assert done.stdout == ""
+  assert done.stderr.count("\n") == 1 and "Traceback" not in done.stderr
+  assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_bad_value_found_while_planning_exits_2_without_training(tmp_path):
+  flags = ("--config=configs/quickstart.py:smoke", "--config.finetune.c_trs=(1.5,)", f"--workdir={tmp_path}")
+  done = _command(*flags)
+  assert done.returncode == 2 and "c_tr: 1.5" in done.stderr and "0 to 1" in done.stderr
+  assert not list((tmp_path / "stages").iterdir())
+
+
+def test_help_comes_without_waiting_for_jax():
+  seconds = []
+  for _ in range(3):
+    begin = time.monotonic()
+    done = _command("--help")
+    seconds.append(time.monotonic() - begin)
+    assert "--workdir" in done.stdout and "Traceback" not in done.stderr
+  assert min(seconds) < 3
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "words"),
+  [
+    ("tasks", ("chess",), ("chess", "counter, max_identifier")),
+    ("seeds", (), ("seeds", "empty")),
+    ("reading", "loud", ("reading", "literal")),
+    ("setting", "opera", ("setting", "tracr")),
+  ],
+)
+def test_bad_config_values_name_field_and_allowed(field, value, words, tmp_path):
+  config = quickstart.get_config("smoke")
+  config.unlock()
+  config[field] = value
+  with pytest.raises(InputError) as caught:
+    runner.run(config, str(tmp_path))
+  assert all(word in str(caught.value) for word in words)
+  assert "\n" not in str(caught.value)
+
+
+def test_q_that_no_string_can_satisfy_is_refused():
+  config = tab03_behaviour.get_config("smoke")
+  config.unlock()
+  config.max_identifier.task.q = 1
+  plan = plans_of.plans(config)[1]
+  with pytest.raises(InputError, match="q: no string .* use 2 to 19"):
+    plan.finetunes()
+
+
+def test_inputs_of_maps_and_pruning_are_checked_before_training():
+  config = quickstart.get_config("smoke")
+  config.unlock()
+  plan = plans_of.plans(config)[0]
+  for string, words in (("abcz12", "vocabulary"), ("ab", "use 6")):
+    config.maps.inputs.counter = (string,)
+    with pytest.raises(InputError, match=words):
+      maps.stages(plan)
+  config.pruning.scores = ("luck",)
+  with pytest.raises(InputError, match="pruning.scores: 'luck'"):
+    pruning.stages(plan)
+
+
+def test_weight_names_are_the_papers():
+  labels = ["one", "tokens:b", "answer:3"]
+  assert pruning.weight_name("blocks_1/attn/value/kernel", (0, 0), labels) == "B1 W_V[one,0]"
+  assert pruning.weight_name("blocks_1/attn/key/kernel", (1, 1), labels) == "B1 W_K[tokens:b,1]"
+  assert pruning.weight_name("blocks_2/mlp/linear_2/bias", (2,), labels) == "B2 b_out[answer:3]"
+  assert pruning.weight_name("blocks_0/mlp/linear_1/bias", (2,), labels) == "B0 b_in[2]"
+  assert pruning.weight_name("pos_embed/embedding", (5, 0), labels) == "position[5,one]"
