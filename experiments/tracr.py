@@ -81,6 +81,7 @@ def _trainer(config: ConfigDict, store: Store, progress) -> Trainer:
     lanes_per_program=config.lanes_per_program,
     progress=progress,
     checkpoint_seconds=config.checkpoint_seconds,
+    facts={"commit": _commit()},
   )
 
 
@@ -105,7 +106,9 @@ def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
   own = [store.facts(stage) for stage in stages]
   devices = sorted({fact["device"] for fact in own})
   layouts = sorted({json.dumps(fact["layout"], sort_keys=True) for fact in own if "layout" in fact})
+  trained = sorted({fact["commit"] for fact in own})
   found = {"config": config.to_dict(), "devices": devices, "layouts": layouts, "commit": _commit()}
+  found["trained_at"] = trained
   return json.loads(json.dumps({**found, "versions": provenance(), "backend": jax.default_backend()}))
 
 

@@ -48,7 +48,8 @@ def _provenance(facts: dict[str, Any]) -> str:
     ("models trained on", ", ".join(facts["devices"])),
     ("layout of lanes", ", ".join(facts["layouts"]) or "-"),
     ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "flax"))),
-    ("commit", facts["commit"]),
+    ("commits that trained the models", ", ".join(facts["trained_at"])),
+    ("commit that measured", facts["commit"]),
     ("intervals", "95 %, Student's t over seeds, unless said otherwise; no interval for one seed"),
   ]
   return markdown_table(("what", "value"), lines)

@@ -29,6 +29,7 @@ class Trainer:
     lanes_per_program: most lanes in one program; 0 means one for each CPU device, 64 for each accelerator.
     progress: called with (lane-steps done, lane-steps in all, text) as training goes.
     checkpoint_seconds: time between checkpoints of a running cohort.
+    facts: JSON values to keep with every stage beside device and versions, such as the commit.
   """
 
   def __init__(
@@ -41,6 +42,7 @@ class Trainer:
     lanes_per_program: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    facts: dict[str, Any] | None = None,
   ):
     self._store = store
     self._build = build
@@ -50,6 +52,7 @@ class Trainer:
     self._lanes_per_program = lanes_per_program or per_device * jax.local_device_count()
     self._progress = progress
     self._checkpoint_seconds = checkpoint_seconds
+    self._facts = facts or {}
     self._programs: dict[Any, cohorts.Cohort] = {}
     self._done = self._total = 0
 
@@ -71,7 +74,10 @@ class Trainer:
     with self._store.lock(stage.key):
       if not self._store.has(stage):
         arrays, facts = self._build(stage)
-        self._store.save(stage, arrays, {**facts, **provenance()})
+        self._store.save(stage, arrays, {**facts, **self._provenance()})
+
+  def _provenance(self) -> dict[str, Any]:
+    return {**provenance(), **self._facts}
 
   def _train_group(self, group: list[TrainStage]) -> None:
     """All ready lanes of one program, a few at a time in an order that a restart repeats."""
@@ -93,7 +99,7 @@ class Trainer:
     kept = self._store.load_progress(key)
     program, rates = self._program(model, stage, params, lane)
     curves = self._advance_to_end(program, lanes, params, lane, key, kept)
-    facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **provenance()}
+    facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **self._provenance()}
     for index, done in enumerate(lanes):
       arrays = {name: value[index] for name, value in curves.items() if name != "params"}
       arrays["params"] = jax.tree.map(lambda x, i=index: x[i], curves["params"])
