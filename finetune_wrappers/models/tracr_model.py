@@ -1,18 +1,20 @@
 """The transformer that Tracr programs are ported into: bidirectional, no normalisation, Flax Linen.
 
-Half the cost of a training step is never paid, and exactly so (the same function, other roundings):
+`__call__` computes everything and returns a ModelOutput. `answer_logits` is the same function for training, where more
+than half of that cost need not be paid:
 
-* Block 0 sees embeddings, a sum of one of V token rows and one of T position rows. Its queries, keys and
-  values are computed for those V + T rows, not for all B T positions.
-* The answer is read at one position. In the last block only that position's query and MLP count, and
-  since attention is linear in its values, keys and values need not be formed at all: the query is carried
-  back through the key matrix, and the attended mean of the residual stream forward through the value
-  matrix.
+* The residual stream is a sum of products (one-hot tokens times embeddings, attended values times W_O, hidden units
+  times W_out) and what reads it is another product, so the two matrices are multiplied instead of the activations:
+  `_Stream`. It is narrower than the stream, which Tracr makes wide, and forms it nowhere.
+* The answer is read at one position. In the last block only that position's query and MLP count, and since attention
+  is linear in its values, keys and values need not be formed at all: the query is carried back through the key matrix,
+  and the attended mean of the residual stream forward through the value matrix.
 
-`__call__` computes everything and returns a ModelOutput; `answer_logits` uses both savings.
+Only roundings differ. One product is not re-associated: the units that turn 1/n into a one-hot count are as large as
+`mlp_exactness` and cancel exactly only when W_out sums them, so the MLP before the last block is multiplied out.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -52,28 +54,27 @@ class _Attention(nn.Module):
   def heads(self, x):
     return x.reshape(*x.shape[:-1], self.num_heads, self.key_size)
 
-  def attend(self, q_BxTxHK, k_BxTxHK, v_BxTxHK, mask_TxT):
+  def mix(self, q_BxTxHK, k_BxTxHK, v_BxTxHK, mask_TxT):
+    """(attended values [B, T, H K] before W_O, attention [B, H, T, T])."""
     q, k, v = self.heads(q_BxTxHK), self.heads(k_BxTxHK), self.heads(v_BxTxHK)
     scores_BxHxTxT = jnp.einsum("bthk,bshk->bhts", q, k) / jnp.sqrt(float(self.key_size))
     if mask_TxT is not None:
       scores_BxHxTxT = jnp.where(mask_TxT, scores_BxHxTxT, _MASKED)
     weights_BxHxTxT = jax.nn.softmax(scores_BxHxTxT)
     mixed = jnp.einsum("bhts,bshk->bthk", weights_BxHxTxT, v)
-    return self.linear(mixed.reshape(*q_BxTxHK.shape)), weights_BxHxTxT
+    return mixed.reshape(*q_BxTxHK.shape), weights_BxHxTxT
 
-  def attend_from(self, x_BxTxD, position, mask_T):
+  def attend_from(self, stream: "_Stream", position: int, mask_T):
     """The same output at one position, [B, D], without forming any key or value."""
-    q_BxHxK = self.heads(self.query(x_BxTxD[:, position]))
-    key_DxHxK = self.heads(self.key.kernel)
+    q_BxHxK = self.heads(self.query(stream.at(position)))
     # A key's bias adds the same number to every score of a query: the softmax does not see it.
-    query_BxHxD = jnp.einsum("bhk,dhk->bhd", q_BxHxK, key_DxHxK)
-    scores_BxHxT = jnp.einsum("bhd,btd->bht", query_BxHxD, x_BxTxD) / jnp.sqrt(float(self.key_size))
+    query_BxHxD = jnp.einsum("bhk,dhk->bhd", q_BxHxK, self.heads(self.key.kernel))
+    scores_BxHxT = stream.scores(query_BxHxD) / jnp.sqrt(float(self.key_size))
     if mask_T is not None:
       scores_BxHxT = jnp.where(mask_T, scores_BxHxT, _MASKED)
-    mean_BxHxD = jnp.einsum("bht,btd->bhd", jax.nn.softmax(scores_BxHxT), x_BxTxD)
-    value_DxHxK = self.heads(self.value.kernel)
-    mixed_BxHxK = jnp.einsum("bhd,dhk->bhk", mean_BxHxD, value_DxHxK) + self.heads(self.value.bias)
-    return self.linear(mixed_BxHxK.reshape(x_BxTxD.shape[0], -1))
+    mean_BxHxD = stream.mean(jax.nn.softmax(scores_BxHxT))
+    mixed_BxHxK = jnp.einsum("bhd,dhk->bhk", mean_BxHxD, self.heads(self.value.kernel)) + self.heads(self.value.bias)
+    return self.linear(mixed_BxHxK.reshape(mean_BxHxD.shape[0], -1))
 
 
 class _Mlp(nn.Module):
@@ -98,6 +99,46 @@ class _Block(nn.Module):
   def setup(self):
     self.attn = _Attention(self.num_heads, self.key_size, self.width)
     self.mlp = _Mlp(self.hidden, self.width)
+
+
+class _Stream(NamedTuple):
+  """The residual stream as table_TxD + sum of activations_BxTxR @ matrices_RxD, without forming it.
+
+  Attributes:
+    table: [T, D], what does not depend on the string: position embeddings and output biases.
+    activations: [B, T, R] each.
+    matrices: [R, D] each.
+  """
+
+  table: Any
+  activations: tuple
+  matrices: tuple
+
+  def add(self, activation_BxTxR, matrix_RxD, bias_D) -> "_Stream":
+    return _Stream(self.table + bias_D, (*self.activations, activation_BxTxR), (*self.matrices, matrix_RxD))
+
+  def read(self, *affines: _Affine) -> list:
+    """affine(stream), [B, T, features], for each."""
+    kernel = jnp.concatenate([affine.kernel for affine in affines], axis=1)
+    bias = jnp.concatenate([affine.bias for affine in affines])
+    matrix = jnp.concatenate(self.matrices) @ kernel
+    out = jnp.concatenate(self.activations, axis=-1) @ matrix + (self.table @ kernel + bias)
+    ends = [sum(affine.features for affine in affines[:i]) for i in range(1, len(affines))]
+    return jnp.split(out, ends, axis=-1)
+
+  def at(self, position: int):
+    """The stream at one position, [B, D]."""
+    return self.table[position] + sum(a[:, position] @ m for a, m in zip(self.activations, self.matrices, strict=True))
+
+  def scores(self, query_BxHxD):
+    """query . stream at every position, [B, H, T]."""
+    parts = zip(self.activations, self.matrices, strict=True)
+    return query_BxHxD @ self.table.T + sum(jnp.einsum("bhr,btr->bht", query_BxHxD @ m.T, a) for a, m in parts)
+
+  def mean(self, weights_BxHxT):
+    """The stream averaged over positions, [B, H, D]."""
+    parts = zip(self.activations, self.matrices, strict=True)
+    return weights_BxHxT @ self.table + sum(jnp.einsum("bht,btr->bhr", weights_BxHxT, a) @ m for a, m in parts)
 
 
 class TracrTransformer(nn.Module):
@@ -147,8 +188,8 @@ class TracrTransformer(nn.Module):
     residuals, attention, hidden = [], [], []
     for block in self.blocks:
       attn = block.attn
-      out, weights = attn.attend(attn.query(x_BxTxD), attn.key(x_BxTxD), attn.value(x_BxTxD), mask_TxT)
-      x_BxTxD = x_BxTxD + out
+      mixed, weights = attn.mix(attn.query(x_BxTxD), attn.key(x_BxTxD), attn.value(x_BxTxD), mask_TxT)
+      x_BxTxD = x_BxTxD + attn.linear(mixed)
       out, units = block.mlp(x_BxTxD)
       x_BxTxD = x_BxTxD + out
       residuals.append(x_BxTxD)
@@ -168,34 +209,34 @@ class TracrTransformer(nn.Module):
       tokens_BxT: int [B, T].
       position: where the answer stands, BOS being 0; static.
     """
-    length = tokens_BxT.shape[1]
-    mask_TxT = self._mask(length)
-    x_BxTxD = self._embed(tokens_BxT)
-    for index, block in enumerate(self.blocks):
-      attn = block.attn
-      if index == self.num_layers - 1:
-        mask_T = None if mask_TxT is None else mask_TxT[position]
-        x_BxD = x_BxTxD[:, position] + attn.attend_from(x_BxTxD, position, mask_T)
-        x_BxD = x_BxD + block.mlp(x_BxD)[0]
-        return x_BxD[:, jnp.array(self.answer_channels)]
-      if index == 0:
-        q, k, v = (self._from_embedding(f, tokens_BxT) for f in (attn.query, attn.key, attn.value))
-      else:
-        q, k, v = attn.query(x_BxTxD), attn.key(x_BxTxD), attn.value(x_BxTxD)
-      x_BxTxD = x_BxTxD + attn.attend(q, k, v, mask_TxT)[0]
-      x_BxTxD = x_BxTxD + block.mlp(x_BxTxD)[0]
-    raise ValueError("num_layers: 0 is not allowed; use 1 or more")
+    mask_TxT = self._mask(tokens_BxT.shape[1])
+    table_TxD = self.pos_embed.embedding[: tokens_BxT.shape[1]]
+    stream = _Stream(table_TxD, (self._one_hot(tokens_BxT),), (self.token_embed.embedding,))
+    for block in self.blocks[:-1]:
+      stream = self._through(block, stream, mask_TxT, multiply_out=block is self.blocks[-2])
+    block = self.blocks[-1]
+    x_BxD = stream.at(position) + block.attn.attend_from(
+      stream, position, None if mask_TxT is None else mask_TxT[position]
+    )
+    x_BxD = x_BxD + block.mlp(x_BxD)[0]
+    return x_BxD[:, jnp.array(self.answer_channels)]
+
+  def _through(self, block: _Block, stream: _Stream, mask_TxT, *, multiply_out: bool) -> _Stream:
+    """The stream after a block; with `multiply_out` its MLP's share is formed (see the module's docstring)."""
+    attn, mlp = block.attn, block.mlp
+    mixed_BxTxHK = attn.mix(*stream.read(attn.query, attn.key, attn.value), mask_TxT)[0]
+    stream = stream.add(mixed_BxTxHK, attn.linear.kernel, attn.linear.bias)
+    hidden_BxTxF = jax.nn.relu(stream.read(mlp.linear_1)[0])
+    if multiply_out:
+      return stream.add(mlp.linear_2(hidden_BxTxF), jnp.eye(self.width), 0.0)
+    return stream.add(hidden_BxTxF, mlp.linear_2.kernel, mlp.linear_2.bias)
 
   def _embed(self, tokens_BxT):
-    # A one-hot product instead of a gather: its transpose is a product too, where a gather's is a scatter.
-    one_hot = jax.nn.one_hot(tokens_BxT, self.vocab_size, dtype=jnp.float32)
-    return one_hot @ self.token_embed.embedding + self.pos_embed.embedding[: tokens_BxT.shape[1]]
+    return self._one_hot(tokens_BxT) @ self.token_embed.embedding + self.pos_embed.embedding[: tokens_BxT.shape[1]]
 
-  def _from_embedding(self, affine: _Affine, tokens_BxT):
-    one_hot = jax.nn.one_hot(tokens_BxT, self.vocab_size, dtype=jnp.float32)
-    by_token = self.token_embed.embedding @ affine.kernel
-    by_position = affine(self.pos_embed.embedding[: tokens_BxT.shape[1]])
-    return one_hot @ by_token + by_position
+  def _one_hot(self, tokens_BxT):
+    # A product instead of a gather: its transpose is a product too, where a gather's is a scatter.
+    return jax.nn.one_hot(tokens_BxT, self.vocab_size, dtype=jnp.float32)
 
   def _mask(self, length: int):
     return jnp.tril(jnp.ones((length, length), bool)) if self.causal else None
