@@ -27,7 +27,12 @@ class Plan:
   @property
   def task(self) -> Any:
     """The task, from its settings in the config."""
-    return make_task(self.task_name, **self.config[self.task_name].task.to_dict())
+    return make_task(self.task_name, **self.own.task.to_dict())
+
+  @property
+  def own(self) -> Any:
+    """The config's section for this task."""
+    return self.config[self.task_name]
 
   def compiled(self, operand: str = "pt") -> CompileStage:
     """The capability compiled for one operand."""
@@ -66,11 +71,10 @@ class Plan:
 
   def _settings(self, parent) -> TrainSettings:
     """Noise is added to compiled weights only, once."""
-    own = self.config[self.task_name]
-    noise = own.noise_std if isinstance(parent, CompileStage) else 0.0
+    noise = self.own.noise_std if isinstance(parent, CompileStage) else 0.0
     shared = self.config.training.to_dict()
     shared["eval_steps"] = tuple(shared["eval_steps"])
-    return TrainSettings(**shared, noise_std=noise, microbatches=own.microbatches)
+    return TrainSettings(**shared, noise_std=noise, microbatches=self.own.microbatches)
 
 
 def plans(config: ConfigDict) -> list[Plan]:

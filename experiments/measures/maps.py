@@ -11,7 +11,7 @@ from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import step
-from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.training.stages import Stage, TrainStage
 from finetune_wrappers.types import InputError
 
 KINDS = ("attention", "hidden")
@@ -73,11 +73,12 @@ def chosen_inputs(plan) -> dict[str, np.ndarray]:
 
 def model_name(stage: Stage) -> str:
   """A short name for a panel: `compiled`, `FT 0.01, C_Tr 1`, `FT 0.01, C_Tr 1, reFT 0.001`."""
-  if stage.kind == "compile":
+  if not isinstance(stage, TrainStage):
     return "compiled"
   if stage.kind == "reft":
     return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
-  return f"FT {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
+  kind = "randFT" if stage.target == "random" else "FT"
+  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
 
 
 def _operand_letters(task, batch) -> dict[str, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 from experiments.measures import Measured, row_of
 from experiments.models import Models
@@ -41,7 +42,7 @@ def variants(plan: Plan) -> list[tuple[str, Plan]]:
   for name, key, value in plan.config.readings:
     config = copy.deepcopy(plan.config)
     *path, last = key.replace("task.", f"{plan.task_name}.", 1).split(".")
-    section = config
+    section: Any = config
     try:
       for part in path:
         section = section[part]

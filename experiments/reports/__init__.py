@@ -46,6 +46,7 @@ def _provenance(facts: dict[str, Any]) -> str:
     ("config", f"{config['name']}:{config['preset']} (every value in config.json)"),
     ("seeds", seeds_text(config)),
     ("models trained on", ", ".join(facts["devices"])),
+    ("measured on", f"{versions['processor']}, {versions['cores']} cores"),
     ("layout of lanes", ", ".join(facts["layouts"]) or "-"),
     ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "flax"))),
     ("commits that trained the models", ", ".join(facts["trained_at"])),

@@ -133,9 +133,10 @@ def compile_program(
   """
   _check_exactness(mlp_exactness, max_seq_len)
   exactness = exactness_for(max_seq_len) if mlp_exactness is None else mlp_exactness
+  tokens: Any = vocab  # Tracr's annotation is narrower than what it takes
   with jax.default_matmul_precision("highest"):
     assembled = compiling.compile_rasp_to_model(
-      program, vocab=vocab, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
+      program, vocab=tokens, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
     )
   if not causal:
     if check_inputs is None:
@@ -201,14 +202,15 @@ def check_against_interpreter(
 def _decode_all(assembled: AssembledTransformerModel, inputs: Sequence[Sequence[Any]]) -> list[list[Any]]:
   """Decoded outputs without BOS, one jitted batch for each length."""
   forward = jax.jit(assembled.forward)
+  encoder, decoder = _encoders(assembled)
   decoded: list[list[Any]] = [[] for _ in inputs]
   for length in sorted({len(string) for string in inputs}):
     chosen = [i for i, string in enumerate(inputs) if len(string) == length]
-    tokens = np.array([assembled.input_encoder.encode([BOS, *inputs[i]]) for i in chosen])
+    tokens = np.array([encoder.encode([BOS, *inputs[i]]) for i in chosen])
     with jax.default_matmul_precision("highest"):
       output = np.asarray(forward(assembled.params, tokens).unembedded_output)
     for i, row in zip(chosen, output, strict=True):
-      decoded[i] = assembled.output_encoder.decode(row[1:].tolist())
+      decoded[i] = decoder.decode(row[1:].tolist())
   return decoded
 
 
@@ -258,6 +260,10 @@ class Codec:
 
 def codec(assembled: AssembledTransformerModel) -> Codec:
   """The symbols of an assembled model, read off its encoders."""
-  tokens = tuple(assembled.input_encoder.encoding_map)
-  classes = tuple(getattr(assembled.output_encoder, "encoding_map", ()))
-  return Codec(tokens=tokens, classes=classes)
+  encoder, decoder = _encoders(assembled)
+  return Codec(tokens=tuple(encoder.encoding_map), classes=tuple(getattr(decoder, "encoding_map", ())))
+
+
+def _encoders(assembled: AssembledTransformerModel) -> tuple[Any, Any]:
+  """Of the input and the output; Tracr's annotations say that they may be None, its compiler always sets them."""
+  return assembled.input_encoder, assembled.output_encoder

@@ -131,7 +131,7 @@ class _Stream(NamedTuple):
     return self.table[position] + sum(a[:, position] @ m for a, m in zip(self.activations, self.matrices, strict=True))
 
   def scores(self, query_BxHxD):
-    """query . stream at every position, [B, H, T]."""
+    """Query . stream at every position, [B, H, T]."""
     parts = zip(self.activations, self.matrices, strict=True)
     return query_BxHxD @ self.table.T + sum(jnp.einsum("bhr,btr->bht", query_BxHxD @ m.T, a) for a, m in parts)
 
@@ -224,7 +224,8 @@ class TracrTransformer(nn.Module):
   def _through(self, block: _Block, stream: _Stream, mask_TxT, *, multiply_out: bool) -> _Stream:
     """The stream after a block; with `multiply_out` its MLP's share is formed (see the module's docstring)."""
     attn, mlp = block.attn, block.mlp
-    mixed_BxTxHK = attn.mix(*stream.read(attn.query, attn.key, attn.value), mask_TxT)[0]
+    q, k, v = stream.read(attn.query, attn.key, attn.value)
+    mixed_BxTxHK = attn.mix(q, k, v, mask_TxT)[0]
     stream = stream.add(mixed_BxTxHK, attn.linear.kernel, attn.linear.bias)
     hidden_BxTxF = jax.nn.relu(stream.read(mlp.linear_1)[0])
     if multiply_out:

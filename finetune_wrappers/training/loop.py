@@ -1,6 +1,8 @@
 """Trains what is missing: stages in order of ancestry, lanes in cohorts, resumable at any moment."""
 
+import contextlib
 import hashlib
+import importlib.metadata
 import os
 import platform
 import time
@@ -181,17 +183,22 @@ def stream_of(stage: TrainStage) -> int:
 
 def provenance() -> dict[str, str]:
   """Device and versions, to be kept with every stage."""
-  import flax
-  import jaxlib
-
   return {
     "device": jax.local_devices()[0].device_kind,
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "jaxlib": jaxlib.__version__,
-    "flax": flax.__version__,
+    "processor": _processor(),
     "cores": str(os.cpu_count()),
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
   }
+
+
+def _processor() -> str:
+  """Its name where the system tells one: `cpu` alone says little beside a speed."""
+  with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+    for line in lines:
+      if line.startswith("model name"):
+        return line.partition(":")[2].strip()
+  return platform.processor() or platform.machine()
 
 
 def _same_program(stages: list[TrainStage]) -> list[TrainStage]:

@@ -65,7 +65,7 @@ class Store:
     with writing(self.root):
       shutil.rmtree(temporary, ignore_errors=True)
       temporary.mkdir()
-      ocp.save(temporary / "arrays", arrays)
+      ocp.save(str(temporary / "arrays"), arrays)
       (temporary / "stage.json").write_text(json.dumps(record, indent=1, sort_keys=True))
       try:
         temporary.rename(final)
@@ -83,7 +83,7 @@ class Store:
     folder = self._folder(stage)
     try:
       record = json.loads((folder / "stage.json").read_text())
-      arrays = jax.tree.map(np.asarray, ocp.load(folder / "arrays"))
+      arrays = jax.tree.map(np.asarray, ocp.load(str(folder / "arrays")))
       intact = record["stage"] == json.loads(json.dumps(describe(stage))) and record["checksum"] == checksum(arrays)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
       raise InputError(self._damaged(folder, type(error).__name__)) from error
@@ -115,7 +115,7 @@ class Store:
     with writing(self.root):
       folder.mkdir(exist_ok=True)
       shutil.rmtree(folder / str(step), ignore_errors=True)
-      ocp.save(folder / str(step), {"checksum": _as_array(checksum(arrays)), "arrays": arrays})
+      ocp.save(str(folder / str(step)), {"checksum": _as_array(checksum(arrays)), "arrays": arrays})
       for other in folder.iterdir():
         if other.name != str(step):
           shutil.rmtree(other, ignore_errors=True)
@@ -126,7 +126,7 @@ class Store:
     steps = sorted((int(f.name) for f in folder.glob("*") if f.name.isdigit()), reverse=True)
     for step in steps:
       with contextlib.suppress(Exception):  # a half-written checkpoint: the one before it is used
-        kept = ocp.load(folder / str(step))
+        kept = ocp.load(str(folder / str(step)))
         arrays = jax.tree.map(np.asarray, kept["arrays"])
         if np.array_equal(kept["checksum"], _as_array(checksum(arrays))):
           return step, arrays
