@@ -21,6 +21,7 @@ from experiments.plan import Plan
 from finetune_wrappers.models import tracr_compile, tracr_stage
 from finetune_wrappers.training import optim
 from finetune_wrappers.training.cohort import PRECISION, Cohort, Layout, lane_arrays
+from finetune_wrappers.training.step import Lane
 
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Time for each side of each task.", lower_bound=0.1)
 _TASKS = flags.DEFINE_list("tasks", ["counter", "max_identifier"], "Which tasks.")
@@ -73,8 +74,8 @@ class Ours:
   """One lane of a cohort."""
 
   def __init__(self, plan: Plan, settings: optim.TrainSettings, model, params):
-    self._cohort = Cohort(model, plan.task, "ft", settings, Layout(1, "map"))
-    lane = lane_arrays([_RATE], [_C_TR], [0])
+    self._cohort = Cohort(model, plan.task, settings, Layout(1, "map"))
+    lane = lane_arrays([Lane(_RATE, _C_TR, 0, "ft", settings.noise_std)])
     self._state = self._cohort.init([params], lane)
     self._lane = self._cohort.lay_out(lane)
 

@@ -16,10 +16,14 @@ def get_config(preset: str = "quick"):
   """The config of `make demo`."""
   config = common.tracr_config("quickstart", preset, measures=("behaviour", "pruning", "data"), report="quickstart")
   config.tasks = ("counter",)
-  config.finetune.learning_rates = (1e-2,)
+  config.finetune.learning_rates = (1e-1,)
   config.reft.measure = True
+  config.reft.learning_rates = (1e-2,)
   config.pruning.scores = ("gradient",)
   if preset == "quick":
     config.counter.task.num_letters = 12
+    config.training.steps = 1000
+    config.training.warmup_steps = 200
+    config.training.eval_steps = (*(e for e in config.training.eval_steps if e < 1000), 1000)
     config.pruning.ks = (0, 1, 2, 4, 7, 10)
   return config.lock()

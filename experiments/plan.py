@@ -84,9 +84,15 @@ def plans(config: ConfigDict) -> list[Plan]:
     InputError: for a task that does not exist, or an empty sweep.
   """
   for field in ("tasks", "seeds", "finetune.learning_rates", "finetune.c_trs", "finetune.targets"):
-    if not functools.reduce(getattr, field.split("."), config):
-      raise InputError(f"{field}: empty; give at least one")
+    _require_some(config, field)
+  if config.reft.measure:
+    _require_some(config, "reft.learning_rates")
   for name in config.tasks:
     if name not in TASKS:
       raise InputError(f"tasks: {name!r} is not one of {', '.join(sorted(TASKS))}")
   return [Plan(config, name) for name in config.tasks]
+
+
+def _require_some(config: ConfigDict, field: str) -> None:
+  if not functools.reduce(getattr, field.split("."), config):
+    raise InputError(f"{field}: empty; give at least one")

@@ -40,7 +40,7 @@ def measure(models: Models) -> Measured:
 
 def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
-  diverged = 0 <= trained.diverged_step < at
+  diverged = 0 <= trained.diverged_step <= at
   rows = []
   for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
     rows.append(row_of(plan, trained.stage, metric, None if diverged else value, step=at, c_te=c_te))

@@ -24,7 +24,8 @@ def stages(plan) -> list[Stage]:
     InputError: for a score, unit or K that there is not, before anything is trained.
   """
   config = plan.config.pruning
-  allowed = {"scores": pruning.SCORES, "units": pruning.UNITS}
+  # Random pruning always runs, with keys of its own.
+  allowed = {"scores": [name for name in pruning.SCORES if name != "random"], "units": pruning.UNITS}
   for field, names in allowed.items():
     for name in config[field]:
       if name not in names:

@@ -25,7 +25,7 @@ def measure(models: Models) -> Measured:
       trained = models.load(stage)
       for index in (0, len(trained.steps) - 1):
         at = int(trained.steps[index])
-        diverged = 0 <= trained.diverged_step < at
+        diverged = 0 <= trained.diverged_step <= at
         for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
           fields = {"step": at, "c_te": c_te, "reading": name}
           out.rows.append(row_of(models.plan, stage, metric, None if diverged else value, **fields))

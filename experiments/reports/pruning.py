@@ -53,7 +53,10 @@ def curve_claims(curves: list[Row]) -> list[Claim]:
 
 
 def _gain(cells: list[Row]) -> tuple[float, str]:
-  """(best mean lift over K minus random pruning's at that K, the numbers); K is chosen on the mean over seeds."""
+  """(best mean over K, minus random pruning's at that K or no pruning's, whichever is higher; the numbers).
+
+  K is chosen on the mean over seeds.
+  """
   by_k = {k: cell_summary(select(cells, score="gradient", k=k)) for k in present(select(cells, score="gradient"), "k")}
   alive = {k: cell for k, cell in by_k.items() if cell.n > cell.n_diverged}
   if 0 not in alive:
@@ -62,7 +65,7 @@ def _gain(cells: list[Row]) -> tuple[float, str]:
   random = cell_summary(select(cells, score="random", k=best))
   texts = [format_cell(select(cells, score="gradient", k=k)) for k in (0, best)]
   text = f"{texts[0]} to {texts[1]} at K = {best}, random {format_cell(select(cells, score='random', k=best))}"
-  return alive[best].mean - random.mean, text
+  return alive[best].mean - max(random.mean, alive[0].mean), text
 
 
 def _table(rows: list[Row]) -> str:
@@ -85,9 +88,8 @@ def _table(rows: list[Row]) -> str:
 
 
 def _figure(rows: list[Row], facts: dict):
-  cells = select(
-    rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0, scope=facts["config"]["pruning"]["scopes"][0]
-  )
+  first = {"scope": facts["config"]["pruning"]["scopes"][0], "unit": facts["config"]["pruning"]["units"][0]}
+  cells = select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0, **first)
   panels = []
   for (task, rate), own in group(cells, "task", "learning_rate").items():
     for c_tr in present(own, "c_tr"):
@@ -96,8 +98,7 @@ def _figure(rows: list[Row], facts: dict):
       series = _series(select(own, c_tr=c_tr))
       panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, guess))
   columns = 4 if len(panels) > 4 else 2
-  unit = facts["config"]["pruning"]["units"][0]
-  return lines_figure(panels, title=f"Zeroing the K first {unit}s", footer=footer(facts), columns=columns)
+  return lines_figure(panels, title=f"Zeroing the K first {first['unit']}s", footer=footer(facts), columns=columns)
 
 
 def _series(cells: list[Row]) -> list[Series]:

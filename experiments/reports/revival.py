@@ -10,6 +10,7 @@ from experiments.reports import (
   footer,
   guesses,
   last_step,
+  mean_of,
   means,
   present,
   rate_name,
@@ -48,8 +49,10 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   )  # fmt: skip
   text = (
     f"Acc. O_PT at C_Te = 0 and iterations until it reaches {threshold:.0%}; a run that never does counts as censored "
-    "(`> steps`, `k of n`). The ratio has a percentile bootstrap interval over seeds, which three seeds make too "
-    "narrow; where the control never gets there it is a lower bound.\n\n"
+    "(`> steps`, `k of n`). A model that fine-tuning left at the threshold has nothing to revive and no say in the "
+    "claim, which is `yes` only where the whole interval of every ratio lies above 1. The ratio has a percentile "
+    "bootstrap interval over seeds, which three seeds make too narrow; where the control never gets there it is a "
+    "lower bound.\n\n"
   )
   return Made(
     title=f"Reverse fine-tuning against Scr. + FT ({facts['config']['name']})",
@@ -67,18 +70,30 @@ def compare(task: str, rate: float, cells: list[Row], threshold: float) -> tuple
   """Table lines and the claim for one task and one reFT rate, from Acc. O_PT rows at C_Te = 0."""
   control_rows = select(cells, stage="scratch_ft")
   control = passages(control_rows, threshold)
-  lines, ratios = [], []
+  lines, verdicts = [], []
   for setting, own in sorted(group(select(cells, stage="reft"), *_FINE_TUNING).items(), key=str, reverse=True):
     times = passages(own, threshold)
     ratio = bootstrap_median_ratio(times, control) if times and control else None
-    ratios.append(ratio)
+    if times and control and not _kept(own, threshold):
+      verdicts.append(_verdict(ratio))
     lines.append(_line(task, rate, model_label(*setting), own, times, _ratio_text(ratio)))
   lines.append(_line(task, rate, "Scr. + FT", control_rows, control, ""))
-  sooner = [ratio is not None and ratio.ratio > 1 and not ratio.upper_bound for ratio in ratios]
-  answer = "yes" if sooner and all(sooner) else "partly" if any(sooner) else "no"
-  evidence = "; ".join(f"{line[2]}: {line[5]} iterations, ratio {line[6] or '-'}" for line in lines[:-1])
+  answer = "yes" if verdicts and set(verdicts) == {"yes"} else "partly" if set(verdicts) - {"no"} else "no"
+  evidence = "; ".join(f"{line[2]}: {line[5]} iterations, ratio {line[6] or '-'}" for line in lines[:-1]) or "no reFT"
   text = f"{TASKS[task]}, reFT at {rate:g}: O_PT is back (Acc. {threshold:.0%}) sooner than Scr. + FT learns it"
   return lines, Claim(text, answer, f"{evidence}; Scr. + FT: {lines[-1][5]} iterations")
+
+
+def _kept(own: list[Row], threshold: float) -> bool:
+  """Whether fine-tuning left O_PT at the threshold: then there is nothing to revive, and no verdict."""
+  return mean_of([row for row in own if row["step"] == 0]) >= threshold
+
+
+def _verdict(ratio: MedianRatio | None) -> str:
+  """`yes` if the whole interval says sooner, `partly` if the ratio does and the interval does not or is missing."""
+  if ratio is None or not ratio.ratio > 1 or ratio.upper_bound:
+    return "no"
+  return "yes" if ratio.low > 1 else "partly"
 
 
 def passages(rows: list[Row], threshold: float) -> list[Passage]:
@@ -106,7 +121,10 @@ def _median_text(times: list[Passage]) -> str:
   if not times:
     return "-"
   median, reached = kaplan_meier_median(times), sum(not time.censored for time in times)
-  text = f"{median:.0f}" if math.isfinite(median) else f"> {max(time.step for time in times):.0f}"
+  if math.isfinite(median):
+    text = f"{median:.0f}"
+  else:  # what is certain: every censored run may pass right after it was last seen
+    text = f"> {kaplan_meier_median([time._replace(censored=False) for time in times]):.0f}"
   return text if reached == len(times) else f"{text} ({reached} of {len(times)} runs)"
 
 

@@ -25,11 +25,12 @@ class Part:
 
 
 def single_weights(rows: list[Row], facts: dict) -> Part | None:
-  """The part on single weights; None where they were not measured."""
-  single = select(rows, stage="prune_single", c_te=0)
+  """The part on single weights, in the first scope; None where they were not measured."""
+  scope, unit = (facts["config"]["pruning"][field][0] for field in ("scopes", "units"))
+  single = select(rows, stage="prune_single", c_te=0, scope=scope)
   if not single:
     return None
-  before = select(rows, stage="prune", score="gradient", c_te=0, k=0)
+  before = select(rows, stage="prune", score="gradient", c_te=0, k=0, scope=scope, unit=unit)
   return Part(
     figure=_figure(single, before, facts),
     section=("Single weights, C_Te = 0", _table(single, before)),

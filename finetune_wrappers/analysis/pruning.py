@@ -118,7 +118,7 @@ def ranks(scores: Params, unit: str) -> Params:
   best = jnp.full((total,), -jnp.inf).at[groups].max(flat)
   order = jnp.argsort(-best, stable=True)
   place = jnp.zeros((total,), jnp.int32).at[order].set(jnp.arange(total, dtype=jnp.int32))
-  place_of_weight = jnp.where(jnp.isfinite(flat), place[groups], total)
+  place_of_weight = jnp.where(jnp.isfinite(flat), place[groups], jnp.iinfo(jnp.int32).max)
   return _unravel_like(scores, place_of_weight)
 
 

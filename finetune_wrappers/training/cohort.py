@@ -20,6 +20,9 @@ from finetune_wrappers.training import step
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.types import InputError, Params
 
+# A layout can gain a third; compiling it must cost less than a tenth of that.
+_WORTH_CALIBRATING = 30.0
+
 PRECISION = "highest"  # TF32 and bf16 break the counts of a compiled model
 
 
@@ -51,18 +54,17 @@ class Cohort:
   Args:
     model: Flax module with `answer_logits`.
     task: where strings come from.
-    target: see `stages.TrainStage`.
-    settings: shared by all lanes.
+    settings: shared by all lanes; its noise_std is the lanes' own.
     layout: how lanes are laid out.
   """
 
-  def __init__(self, model: Any, task: Task, target: str, settings: TrainSettings, layout: Layout):
+  def __init__(self, model: Any, task: Task, settings: TrainSettings, layout: Layout):
     self.layout = layout
     self.settings = settings
     tests = step.test_sets(task, settings.eval_size)
 
     def advance_lane(state, lane, start, stop):
-      state = step.train(model, task, target, settings, lane, state, start, stop)
+      state = step.train(model, task, settings, lane, state, start, stop)
       return state, step.evaluate(model, task, tests, state.params)
 
     def init_lane(params, lane):
@@ -126,12 +128,14 @@ class Cohort:
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:lanes], host)
 
 
-def lane_arrays(learning_rates: Sequence[float], c_trs: Sequence[float], streams: Sequence[int]) -> step.Lane:
-  """Lanes from Python numbers."""
+def lane_arrays(lanes: Sequence[step.Lane]) -> step.Lane:
+  """R lanes of Python numbers as one of arrays [R], with `target` a name of `step.TARGETS`."""
   return step.Lane(
-    np.asarray(learning_rates, np.float32),
-    np.asarray(c_trs, np.float32),
-    np.asarray(streams, np.uint32),
+    learning_rate=np.array([lane.learning_rate for lane in lanes], np.float32),
+    c_tr=np.array([lane.c_tr for lane in lanes], np.float32),
+    stream=np.array([lane.stream for lane in lanes], np.uint32),
+    target=np.array([step.TARGETS.index(lane.target) for lane in lanes], np.int32),
+    noise_std=np.array([lane.noise_std for lane in lanes], np.float32),
   )
 
 
@@ -146,13 +150,19 @@ def candidate_layouts(lanes: int) -> list[Layout]:
   return layouts
 
 
-def calibrate(make, params: Sequence[Params], lane: step.Lane, *, seconds: float = 1.0) -> tuple[Layout, dict]:
-  """Times each candidate layout for a moment and returns the fastest.
+def calibrate(
+  make, params: Sequence[Params], lane: step.Lane, *, lane_steps: int, seconds: float = 1.0
+) -> tuple[Layout, dict]:
+  """Times candidate layouts for a moment each and returns the fastest.
+
+  Every further layout costs a compilation; where that is long beside all the training there is to do, the first
+  is taken as it is.
 
   Args:
     make: Layout -> Cohort.
     params: R parameter pytrees.
     lane: R lanes.
+    lane_steps: how many will be trained.
     seconds: time spent on each, compilation not counted.
 
   Returns:
@@ -160,19 +170,24 @@ def calibrate(make, params: Sequence[Params], lane: step.Lane, *, seconds: float
   """
   lanes = len(params)
   layouts = candidate_layouts(lanes)
-  rates = {layout: _lane_steps_per_second(make(layout), params, lane, seconds) for layout in layouts}
+  rates = {}
+  for layout in layouts:
+    rates[layout], compile_seconds = _lane_steps_per_second(make(layout), params, lane, seconds)
+    if lane_steps / rates[layout] < _WORTH_CALIBRATING * compile_seconds:
+      break
   fastest = max(rates, key=lambda layout: rates[layout])
   return fastest, {f"{layout.devices}x{layout.inner}": rate for layout, rate in rates.items()}
 
 
-def _lane_steps_per_second(cohort: Cohort, params, lane, seconds: float) -> float:
+def _lane_steps_per_second(cohort: Cohort, params, lane, seconds: float) -> tuple[float, float]:
+  """(rate, seconds that compiling took)."""
   laid = cohort.lay_out(lane)
   advance = functools.partial(_timed_advance, cohort, laid)
-  state, _ = advance(cohort.init(params, lane), 1)  # compiles
+  state, compile_seconds = advance(cohort.init(params, lane), 1)
   state, once = advance(state, 1)
   steps = max(1, min(500, int(seconds / max(once, 1e-4))))
   _, elapsed = advance(state, steps)
-  return len(params) * steps / elapsed
+  return len(params) * steps / elapsed, compile_seconds
 
 
 def _timed_advance(cohort: Cohort, laid, state, steps: int):

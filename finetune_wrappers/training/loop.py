@@ -14,6 +14,7 @@ import numpy as np
 
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training.stages import CompileStage, Stage, TrainStage, ancestors
+from finetune_wrappers.training.step import Lane
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
@@ -84,6 +85,7 @@ class Trainer:
   def _train_group(self, group: list[TrainStage]) -> None:
     """All ready lanes of one program, a few at a time in an order that a restart repeats."""
     size = self._lanes_per_program
+    lane_steps = sum(lane.settings.steps for lane in group)
     for begin in range(0, len(group), size):
       lanes = group[begin : begin + size]
       key = hashlib.sha256(" ".join(lane.key for lane in lanes).encode()).hexdigest()[:16]
@@ -91,15 +93,15 @@ class Trainer:
         if all(self._store.has(lane) for lane in lanes):
           self._done += sum(lane.settings.steps for lane in lanes)
         else:
-          self._train(lanes, key)
+          self._train(lanes, key, lane_steps)
 
-  def _train(self, lanes: list[TrainStage], key: str) -> None:
+  def _train(self, lanes: list[TrainStage], key: str, lane_steps: int) -> None:
     stage = lanes[0]
     model = self._model_of(self._store.load(ancestors(stage)[0])[1])
     params = [self._store.load(lane.parent)[0]["params"] for lane in lanes]
-    lane = cohorts.lane_arrays([s.learning_rate for s in lanes], [s.c_tr for s in lanes], [stream_of(s) for s in lanes])
+    lane = cohorts.lane_arrays([_lane_of(stage) for stage in lanes])
     kept = self._store.load_progress(key)
-    program, rates = self._program(model, stage, params, lane)
+    program, rates = self._program(model, stage, params, lane, lane_steps)
     curves = self._advance_to_end(program, lanes, params, lane, key, kept)
     facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **self._provenance()}
     for index, done in enumerate(lanes):
@@ -111,6 +113,7 @@ class Trainer:
   def _advance_to_end(self, program, lanes, params, lane, key: str, kept) -> dict[str, Any]:
     """Runs a cohort from its last checkpoint, or from nothing; returns parameters and curves by lane."""
     settings, number = lanes[0].settings, len(lanes)
+    kinds = "+".join(dict.fromkeys(lane.kind for lane in lanes))
     laid = program.lay_out(lane)
     state = program.init(params, lane)
     curve: list[np.ndarray] = []
@@ -128,7 +131,7 @@ class Trainer:
       losses.append(program.gather(state.loss, number))
       self._done += (stop - position) * number
       position = stop
-      self._progress(self._done, self._total, f"{lanes[0].kind} {lanes[0].task.name}, {number} lanes")
+      self._progress(self._done, self._total, f"{kinds} {lanes[0].task.name}, {number} lanes")
       if time.monotonic() - saved > self._checkpoint_seconds and stop < settings.steps:
         host = program.gather(state, number)
         arrays = {"state": jax.tree.leaves(host), "metrics": np.stack(curve), "losses": np.stack(losses)}
@@ -143,18 +146,25 @@ class Trainer:
       "steps": np.array(settings.eval_steps),
     }
 
-  def _program(self, model, stage: TrainStage, params, lane) -> tuple[cohorts.Cohort, dict]:
-    """The compiled program for these lanes, its layout chosen once for each kind and number of lanes."""
-    identity = hashlib.sha256(repr((model, stage.program, len(params))).encode()).hexdigest()[:16]
+  def _program(self, model, stage: TrainStage, params, lane, lane_steps: int) -> tuple[cohorts.Cohort, dict]:
+    """The compiled program for these lanes.
+
+    Its layout is chosen once and kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of
+    a sweep, use the layout of more.
+    """
+    identity = hashlib.sha256(repr((model, stage.program)).encode()).hexdigest()[:16]
     rates = {}
     layout = self._layout
     if layout is None:
       name = f"layout-{identity}-{jax.local_device_count()}x{jax.default_backend()}"
       kept = self._store.recall(name)
-      if kept is None:
+      if kept is None or kept["lanes"] < len(params):
         self._progress(self._done, self._total, "choosing a layout")
-        layout, rates = cohorts.calibrate(lambda x: self._cohort(model, stage, x, identity), params, lane)
-        self._store.remember(name, {"layout": vars(layout), "lane_steps_per_second": rates})
+        layout, rates = cohorts.calibrate(
+          lambda x: self._cohort(model, stage, x, identity), params, lane, lane_steps=lane_steps
+        )
+        kept = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
+        self._store.remember(name, kept)
       else:
         layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
     return self._cohort(model, stage, layout, identity), rates
@@ -162,7 +172,8 @@ class Trainer:
   def _cohort(self, model, stage: TrainStage, layout: cohorts.Layout, identity: str) -> cohorts.Cohort:
     cached = (identity, layout)
     if cached not in self._programs:
-      self._programs[cached] = cohorts.Cohort(model, stage.task, stage.target, stage.settings, layout)
+      task, settings = stage.program
+      self._programs[cached] = cohorts.Cohort(model, task, settings, layout)
     return self._programs[cached]
 
 
@@ -179,6 +190,10 @@ def stream_of(stage: TrainStage) -> int:
   """
   text = f"{stage.kind} {stage.target} {stage.seed}"
   return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _lane_of(stage: TrainStage) -> Lane:
+  return Lane(stage.learning_rate, stage.c_tr, stream_of(stage), stage.target, stage.settings.noise_std)
 
 
 def provenance() -> dict[str, str]:

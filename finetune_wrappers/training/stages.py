@@ -7,6 +7,7 @@ from typing import Any
 
 from finetune_wrappers.tasks.task import Task, check_probability
 from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.step import TARGETS
 from finetune_wrappers.types import InputError, canonical_json
 
 # A stage's key covers what it is, not the code that made it. Raise this when a change of the code changes
@@ -14,7 +15,6 @@ from finetune_wrappers.types import InputError, canonical_json
 SCHEMA = 1
 
 KINDS = ("pretrain", "finetune", "reft", "scratch", "scratch_ft")
-TARGETS = ("pt", "ft", "random")
 
 
 def describe(value: Any) -> Any:
@@ -94,8 +94,11 @@ class TrainStage(_Keyed):
 
   @property
   def program(self) -> tuple:
-    """What lanes must have in common to run as one program; with it goes the model's shape."""
-    return (self.task, self.target, self.settings)
+    """(task, settings): what lanes must have in common to run as one program; with it goes the model's shape.
+
+    Target and noise are values of a lane, so that fine-tuning, reFT and its control compile once.
+    """
+    return (self.task, dataclasses.replace(self.settings, noise_std=0.0))
 
 
 Stage = CompileStage | TrainStage

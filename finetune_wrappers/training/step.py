@@ -13,6 +13,8 @@ from finetune_wrappers.types import Batch, Params
 # Test sets are the same for every lane, stage and figure.
 TEST_SEED = 20231121
 
+TARGETS = ("pt", "ft", "random")
+
 METRICS = tuple((metric, c_te) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft"))
 
 
@@ -23,11 +25,15 @@ class Lane(NamedTuple):
     learning_rate: maximum of the schedule.
     c_tr: C_Tr.
     stream: 32-bit number that seeds noise and data.
+    target: which answer trains, a place in TARGETS.
+    noise_std: standard deviation of the Gaussian noise on the initial weights.
   """
 
   learning_rate: Any
   c_tr: Any
   stream: Any
+  target: Any
+  noise_std: Any
 
 
 class LaneState(NamedTuple):
@@ -37,7 +43,7 @@ class LaneState(NamedTuple):
     params: float32 pytree.
     optimizer: of `optim.direction`.
     loss: mean training loss since the last evaluation.
-    diverged_step: the first step whose loss was not finite, or -1.
+    diverged_step: the first step whose loss, or else the step after which a weight, was not finite; or -1.
   """
 
   params: Params
@@ -53,19 +59,18 @@ def answer_logits(model, params: Params, tokens, position: int):
 
 def init_state(settings: optim.TrainSettings, params: Params, lane: Lane) -> LaneState:
   """A lane before its first step: the parent's weights with noise."""
-  if settings.noise_std:
-    params = optim.add_noise(jax.random.fold_in(jax.random.key(lane.stream), 0), params, settings.noise_std)
+  params = optim.add_noise(jax.random.fold_in(jax.random.key(lane.stream), 0), params, lane.noise_std)
   zero, never = jnp.zeros((), jnp.float32), jnp.full((), -1, jnp.int32)
   return LaneState(params, optim.direction(settings).init(params), zero, never)
 
 
-def target_of(batch: Batch, target: str):
-  """Class [B] that a stage trains.
+def target_of(batch: Batch, target: Any):
+  """Class [B] that a lane trains; target is a place in TARGETS and may be traced.
 
   `random` is randFT (App. E.4) where a model has no operand in its prompt: the O_PT answer of the
   neighbouring string, so labels keep their distribution and say nothing about the string.
   """
-  return {"pt": batch.target_pt, "ft": batch.target_ft, "random": jnp.roll(batch.target_pt, 1)}[target]
+  return jnp.stack([batch.target_pt, batch.target_ft, jnp.roll(batch.target_pt, 1)])[target]
 
 
 def loss_fn(model, task: Task, settings: optim.TrainSettings, params: Params, tokens, target):
@@ -94,7 +99,7 @@ def _loss_and_grads(model, task, settings, params, tokens, target):
   return jax.tree.map(lambda x: x / parts, total)
 
 
-def train(model, task: Task, target: str, settings: optim.TrainSettings, lane: Lane, state, start, stop):
+def train(model, task: Task, settings: optim.TrainSettings, lane: Lane, state, start, stop):
   """Steps start..stop-1 of one lane.
 
   A loop with traced bounds rather than a scan of fixed length, so that one compiled program serves every
@@ -105,7 +110,7 @@ def train(model, task: Task, target: str, settings: optim.TrainSettings, lane: L
 
   def step(i, state: LaneState) -> LaneState:
     batch = task.sample(jax.random.fold_in(key, i + 1), settings.batch_size, lane.c_tr)
-    labels = target_of(batch, target)
+    labels = target_of(batch, lane.target)
     loss, grads = _loss_and_grads(model, task, settings, state.params, batch.tokens, labels)
     mask = optim.trained_mask(state.params, settings.trained)
     grads = jax.tree.map(lambda grad, trains: grad if trains else jnp.zeros_like(grad), grads, mask)
@@ -117,7 +122,9 @@ def train(model, task: Task, target: str, settings: optim.TrainSettings, lane: L
     return LaneState(params, carried, state.loss + loss, diverged_step.astype(jnp.int32))
 
   state = jax.lax.fori_loop(start, stop, step, state._replace(loss=jnp.zeros(())))
-  return state._replace(loss=state.loss / jnp.maximum(stop - start, 1))
+  whole = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]))
+  diverged_step = jnp.where((state.diverged_step < 0) & ~whole, stop, state.diverged_step)
+  return state._replace(loss=state.loss / jnp.maximum(stop - start, 1), diverged_step=diverged_step)
 
 
 def test_sets(task: Task, size: int) -> dict[int, Batch]:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -99,9 +100,13 @@ class Store:
     """
     folder = self._folder(stage)
     try:
-      return json.loads((folder / "stage.json").read_text())["facts"]
+      record = json.loads((folder / "stage.json").read_text())
+      ours, facts = record["stage"] == json.loads(json.dumps(describe(stage))), record["facts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise InputError(self._damaged(folder, type(error).__name__)) from error
+    if not ours:
+      raise InputError(self._damaged(folder, "contents do not match its description"))
+    return facts
 
   def _damaged(self, folder: pathlib.Path, why: str) -> str:
     return f"workdir: stage {folder} is truncated or foreign ({why}); delete that folder to train it again"
@@ -140,7 +145,9 @@ class Store:
   def lock(self, key: str) -> Iterator[None]:
     """Waits until no other process holds this key, and holds it. Freed by the system if we are killed."""
     path = self.root / "locks" / f"{key}.lock"
-    with writing(self.root), open(path, "w") as file:
+    with writing(self.root):
+      file = path.open("w")
+    with file:
       fcntl.flock(file, fcntl.LOCK_EX)
       yield
 
@@ -184,6 +191,15 @@ def writing(root: pathlib.Path) -> Iterator[None]:
   """Turns a disk that cannot be written, or is full, into one line."""
   try:
     yield
-  except OSError as error:
-    reason = "is full" if error.errno == errno.ENOSPC else f"cannot be written ({error.strerror})"
+  except (OSError, ValueError) as error:
+    number = error.errno if isinstance(error, OSError) else _number_of(error)
+    if number is None and isinstance(error, ValueError):
+      raise
+    reason = "is full" if number == errno.ENOSPC else f"cannot be written ({os.strerror(number or errno.EIO)})"
     raise InputError(f"workdir: {root} {reason}; use a writable folder with space left") from error
+
+
+def _number_of(error: ValueError) -> int | None:
+  """The system's error number, which TensorStore keeps only in its text."""
+  found = re.search(r"os_error_code='(\d+)'", str(error))
+  return int(found.group(1)) if found else None

@@ -1,0 +1,205 @@
+"""Attention shares, the measures' pure functions and what their rows say, against plain Python and NumPy."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from experiments.measures import behaviour, maps, readings, row_of
+from experiments.models import Trained, swept_values
+from experiments.plan import Plan
+from finetune_wrappers.analysis import attention
+from finetune_wrappers.models.tracr_model import TracrTransformer
+from finetune_wrappers.training import step
+from finetune_wrappers.types import Batch, InputError, ModelOutput
+
+
+def config_of(name, **task):
+  config = common.tracr_config("some_figure", "smoke", measures=("maps",), report="maps")
+  config.tasks = (name,)
+  config[name].task.update(task)
+  return config
+
+
+@pytest.fixture(scope="module")
+def counter():
+  return Plan(config_of("counter", num_letters=5, vocab_size=4, num_pads=1), "counter")
+
+
+@pytest.fixture(scope="module")
+def largest():
+  """2nd against 4th largest of 5 among 10 letters."""
+  task = {"num_letters": 5, "vocab_size": 10, "num_pads": 1, "rank_pt": 2, "rank_ft": 4, "q": 3}
+  return Plan(config_of("max_identifier", **task), "max_identifier")
+
+
+@pytest.fixture(scope="module")
+def small(counter):
+  """(model, params with every bias set) that takes Counter's strings."""
+  task = counter.task
+  model = TracrTransformer(
+    vocab_size=len(task.symbols), max_positions=task.length, width=8, num_layers=3, num_heads=2, key_size=3,
+    mlp_hidden_size=5, answer_channels=tuple(range(task.num_classes)),
+  )  # fmt: skip
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, task.length), int))["params"]
+  generator = np.random.default_rng(0)
+  return model, jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def trained(stage, small, **fields):
+  model, params = small
+  given = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "steps": np.zeros(0, int), "diverged_step": -1}
+  given |= {"labels": [], "classes": [], "device": "cpu", "compiled": params}
+  return Trained(stage=stage, model=model, params=params, **{**given, **fields})
+
+
+def models_of(plan, load):
+  return types.SimpleNamespace(plan=plan, load=load)
+
+
+def spelled(task, batch):
+  """The strings as letters, BOS as `<` and pads as `>`."""
+  short = {"compiler_bos": "<", "compiler_pad": ">"}
+  return ["".join(short.get(task.symbols[i], task.symbols[i]) for i in row) for row in np.asarray(batch.tokens)]
+
+
+def test_outputs_are_numpy_and_the_models(small):
+  model, params = small
+  tokens = np.random.default_rng(1).integers(0, 6, (3, 7))
+  output = attention.outputs(model, params, tokens)
+  assert isinstance(output, ModelOutput)
+  assert {type(leaf) for leaf in jax.tree.leaves(output)} == {np.ndarray}
+  assert [leaf.shape for leaf in output.attention] == [(3, 2, 7, 7)] * 3
+  with jax.default_matmul_precision("highest"):
+    expected = model.apply({"params": params}, tokens)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), output, expected)
+
+
+@pytest.mark.parametrize(("block", "attending"), [(0, 2), (1, 0), (2, 6)])
+def test_attended_mass_is_the_loops(small, block, attending):
+  tokens = np.random.default_rng(2).integers(0, 6, (4, 7))
+  attended = np.random.default_rng(3).random((4, 7)) < 0.4
+  output = attention.outputs(*small, tokens)
+  expected = np.zeros(4)
+  for string in range(4):
+    for head in range(2):
+      for position in range(7):
+        if attended[string, position]:
+          expected[string] += output.attention[block][string, head, attending, position] / 2
+  np.testing.assert_allclose(attention.attended_mass(output, block, attending, attended), expected, rtol=1e-5)
+  np.testing.assert_allclose(attention.attended_mass(output, block, attending, attended | True), 1.0, rtol=1e-5)
+
+
+def test_counters_letters_are_the_as_and_the_bs(counter):
+  batch = step.test_sets(counter.task, 20)[0]
+  found = maps._operand_letters(counter.task, batch)
+  for operand, letter in (("pt", "a"), ("ft", "b")):
+    expected = [[sign == letter for sign in string] for string in spelled(counter.task, batch)]
+    np.testing.assert_array_equal(found[operand], expected)
+
+
+def test_max_identifiers_letters_are_the_two_answers(largest):
+  batch = step.test_sets(largest.task, 20)[0]
+  found = maps._operand_letters(largest.task, batch)
+  for operand, rank in (("pt", 2), ("ft", 4)):
+    strings = spelled(largest.task, batch)
+    expected = [[sign == sorted(string.strip("<>"))[rank - 1] for sign in string] for string in strings]
+    np.testing.assert_array_equal(found[operand], expected)
+
+
+def test_chosen_inputs_are_the_first_of_the_test_set_unless_the_config_names_some(counter):
+  counter.config.maps.drawn = 3
+  drawn = maps.chosen_inputs(counter)
+  assert list(drawn) == [string.strip("<>") for string in spelled(counter.task, step.test_sets(counter.task, 3)[0])]
+  own = Plan(counter.config.copy_and_resolve_references(), "counter")
+  own.config.maps.inputs.counter = ("abcda", "bbbbb")
+  named = maps.chosen_inputs(own)
+  tokens = Batch(np.stack(list(named.values())), None, None)
+  assert list(named) == ["abcda", "bbbbb"] and spelled(own.task, tokens) == ["<abcda>", "<bbbbb>"]
+  for bad in ("abcd", "abcde", "abcdab"):
+    own.config.maps.inputs.counter = (bad,)
+    with pytest.raises(InputError, match=r"\A[^\n]+\Z"):
+      maps.chosen_inputs(own)
+
+
+def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
+  plan = Plan(counter.config.copy_and_resolve_references(), "counter")
+  plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (0, 1), (0.1,), (1.0,)
+  found = maps.measure(
+    models_of(plan, lambda stage: trained(stage, small, diverged_step=3 * getattr(stage, "seed", -1)))
+  )
+  batch = step.test_sets(plan.task, plan.config.maps.eval_size)[0]
+  output, strings = attention.outputs(*small, batch.tokens), spelled(plan.task, batch)
+  masses = [row for row in found.rows if row["metric"] == "attention_mass"]
+  assert len(masses) == 1 * 3 * 2  # the compiled model's alone: step 0 and step 3 diverged
+  for row in masses:
+    letter, maps_BxHxTxT = {"pt": "a", "ft": "b"}[row["attended"]], output.attention[row["block"]]
+    shares = [
+      sum(maps_BxHxTxT[b, :, 2, t].mean() for t, sign in enumerate(string) if sign == letter)
+      for b, string in enumerate(strings)
+    ]
+    assert row["value"] == pytest.approx(np.mean(shares), rel=1e-4)
+  assert all(row["value"] == 0 for row in found.rows if row["metric"] == "activation_shift")
+  assert {key.split("/")[1] for key in found.arrays} == {"compiled"}
+
+
+def test_activation_shift_is_relative_to_the_compiled_model(counter, small):
+  plan = Plan(counter.config.copy_and_resolve_references(), "counter")
+  plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (4,), (0.1,), (1.0,)
+  model, params = small
+  moved = jax.tree.map(lambda leaf: 1.1 * leaf, params)
+  other = {"compile": small, "finetune": (model, moved)}
+  found = maps.measure(models_of(plan, lambda stage: trained(stage, other[stage.kind])))
+  tokens = step.test_sets(plan.task, plan.config.maps.eval_size)[0].tokens
+  before, after = attention.outputs(model, params, tokens), attention.outputs(model, moved, tokens)
+  shifts = [row for row in found.rows if row["metric"] == "activation_shift" and row["stage"] == "finetune"]
+  assert [row["block"] for row in shifts] == [0, 1, 2]
+  for row in shifts:
+    was, now = (output.hidden[row["block"]].astype(float) for output in (before, after))
+    assert row["value"] == pytest.approx(np.linalg.norm(now - was) / np.linalg.norm(was), rel=1e-4)
+    assert row["seed"] == 4
+  names = {key.split("/")[1] for key in found.arrays}
+  assert names == {"compiled", "FT 0.1, C_Tr 1"}
+
+
+@pytest.fixture
+def stages(counter):
+  """A fine-tuning, the reFT that starts from it, and the control, of one seed."""
+  plan = Plan(counter.config.copy_and_resolve_references(), "counter")
+  plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (7,), (0.1,), (0.5,)
+  plan.config.finetune.targets, plan.config.reft.learning_rates = ("random",), (0.01,)
+  return plan, plan.finetunes()[0], plan.refts()[0], plan.controls()[0]
+
+
+def test_rows_carry_what_was_swept(stages):
+  plan, finetune, reft, control = stages
+  tuned = {"learning_rate": 0.1, "c_tr": 0.5, "target": "random"}
+  reversed_ = {"reft_learning_rate": 0.01, "reft_c_tr": 0.0}
+  assert swept_values(finetune) == tuned
+  assert swept_values(reft) == {**tuned, **reversed_}
+  assert swept_values(control) == reversed_
+  assert swept_values(plan.compiled("ft")) == {"operand": "ft"}
+  row = row_of(plan, reft, "acc_pt", 0.25, c_te=1)
+  common_fields = {"experiment": "some_figure", "setting": "tracr", "task": "counter", "seed": 7, "step": 6}
+  assert row == {**common_fields, "stage": "reft", "metric": "acc_pt", "value": 0.25, "c_te": 1, **tuned, **reversed_}
+  named = row_of(plan, finetune, "acc_pt", 0.5, kind="prune", step=3, k=2)
+  assert (named["stage"], named["step"], named["k"]) == ("prune", 3, 2)
+  assert maps.model_name(reft) == "randFT 0.1, C_Tr 0.5, reFT 0.01"
+
+
+def test_a_diverged_lane_has_null_values_from_there_on(stages, small):
+  plan, finetune, *_ = stages
+  metrics, steps = np.linspace(0, 1, 12).reshape(3, 4), np.array([0, 4, 6])
+  lane = trained(finetune, small, steps=steps, metrics=metrics, losses=np.ones(3), diverged_step=5)
+  plan.config.readings = (("default", "training.momentum", 0.9),)
+  all_rows = [row for index in range(3) for row in behaviour._rows_at(plan, lane, index)]
+  for rows in (all_rows, readings.measure(models_of(plan, lambda _: lane)).rows):
+    assert {row["step"] for row in rows} >= {0, 6}
+    for row in rows:
+      assert (row["value"] is None) == (row["step"] == 6) == row.get("diverged", False)
+  found = {(row["step"], row["metric"], row["c_te"]): row["value"] for row in all_rows if row["metric"] != "loss"}
+  expected = [("acc_pt", 0), ("acc_ft", 0), ("acc_pt", 1), ("acc_ft", 1)]
+  for index, at in enumerate((0, 4)):
+    assert [found[(at, *metric)] for metric in expected] == pytest.approx(metrics[index].tolist())

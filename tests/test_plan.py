@@ -1,0 +1,70 @@
+"""The plan: which stages a config needs, how many, and where noise and rates go."""
+
+import itertools
+
+import pytest
+
+from configs import quickstart, tab03_behaviour, tab04_reft_grid
+from experiments import plan as plans_of
+from experiments.measures import pruning
+from finetune_wrappers.training.stages import CompileStage
+from finetune_wrappers.types import InputError
+
+
+def test_table_3_at_paper_trains_28_cells_by_5_seeds_for_each_task():
+  plans = plans_of.plans(tab03_behaviour.get_config("paper"))
+  assert [plan.task_name for plan in plans] == ["counter", "max_identifier"]
+  cells = itertools.product((0.1, 0.01, 0.001, 0.0001), (0, 0.2, 0.5, 0.6, 0.8, 0.9, 1), range(5))
+  expected = sorted(cells)
+  for plan in plans:
+    stages = plan.finetunes()
+    assert sorted((stage.learning_rate, stage.c_tr, stage.seed) for stage in stages) == expected
+    assert {(stage.kind, stage.target, stage.parent) for stage in stages} == {("finetune", "ft", plan.compiled())}
+  assert len({stage.key for plan in plans for stage in plan.finetunes()}) == 2 * 28 * 5
+
+
+def test_reft_is_only_at_rates_below_the_fine_tunings():
+  plan = plans_of.plans(tab04_reft_grid.get_config("paper"))[0]
+  stages = plan.refts()
+  pairs = {(0.1, 0.01), (0.1, 0.001), (0.1, 0.0001), (0.01, 0.001), (0.01, 0.0001), (0.001, 0.0001)}
+  assert {(stage.parent.learning_rate, stage.learning_rate) for stage in stages} == pairs
+  assert len(stages) == len({stage.key for stage in stages}) == 6 * 2 * 5
+  assert {stage.parent.key for stage in stages} == {stage.key for stage in plan.finetunes()}
+  assert all((stage.kind, stage.target, stage.c_tr) == ("reft", "pt", 0.0) for stage in stages)
+  assert all(stage.seed == stage.parent.seed for stage in stages)
+
+
+def test_controls_are_compiled_for_o_ft_and_trained_on_o_pt_by_refts_recipe():
+  plan = plans_of.plans(tab04_reft_grid.get_config("paper"))[1]
+  controls = plan.controls()
+  assert {(c.learning_rate, c.seed) for c in controls} == set(itertools.product((0.01, 0.001, 0.0001), range(5)))
+  assert len(controls) == 15
+  for control in controls:
+    assert (control.kind, control.parent.operand, control.target, control.c_tr) == ("scratch_ft", "ft", "pt", 0.0)
+  assert {control.program for control in controls} == {stage.program for stage in plan.refts()}
+
+
+def test_noise_is_added_to_compiled_weights_only():
+  for plan in plans_of.plans(tab04_reft_grid.get_config("quick")):
+    stages = [*plan.finetunes(), *plan.refts(), *plan.controls()]
+    assert {stage.kind for stage in stages} == {"finetune", "reft", "scratch_ft"}
+    for stage in stages:
+      noise = {"counter": 1e-6, "max_identifier": 1e-4}[plan.task_name]
+      assert stage.settings.noise_std == (noise if isinstance(stage.parent, CompileStage) else 0.0)
+
+
+@pytest.mark.parametrize("field", ["tasks", "seeds", "finetune.learning_rates", "finetune.c_trs", "finetune.targets"])
+def test_an_empty_sweep_is_refused_by_name(field):
+  config = quickstart.get_config("smoke")
+  config.unlock()
+  config.update_from_flattened_dict({field: ()})
+  with pytest.raises(InputError, match=rf"\A{field}: empty"):
+    plans_of.plans(config)
+
+
+def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():
+  config = quickstart.get_config("smoke")
+  config.unlock()
+  config.pruning.scores = ("gradient", "random")
+  with pytest.raises(InputError, match="pruning.scores: 'random' is not one of gradient, gradient_abs, magnitude"):
+    pruning.stages(plans_of.plans(config)[0])
