@@ -43,10 +43,8 @@ def arrays_of(seed=0):
       "blocks_0": {"kernel": generator.normal(size=(5, 3)).astype(np.float32), "bias": np.float32([-0.0, 1e-45, 3e38])},
       "table": generator.integers(0, 2**32, (2, 1, 4), dtype=np.uint32),
       "odd": np.float32([np.nan, np.inf, -np.inf]),
-      "mask": np.array([True, False]),
     },
-    "steps": np.arange(3),
-    "diverged_step": np.int32(-1),
+    "mixed": [np.array([True, False]), np.arange(3), np.int32(-1)],
     "big": generator.normal(size=2000),
   }
 
@@ -146,18 +144,12 @@ def test_a_broken_or_missing_description_is_refused(store, text):
     is_refused_and_the_other_loads(store, stage, store.facts)
 
 
-def test_another_stages_folder_is_refused(store):
-  store.save(stage_of(2), arrays_of(2), {"of": "another"})
-  shutil.rmtree(folder_of(store, stage_of()))
-  folder_of(store, stage_of(2)).rename(folder_of(store, stage_of()))
-  is_refused_and_the_other_loads(store, stage_of(), store.load)
-  is_refused_and_the_other_loads(store, stage_of(), store.facts)
-
-
-def test_another_stages_arrays_are_refused(store):
-  shutil.rmtree(folder_of(store, stage_of()) / "arrays")
-  shutil.copytree(folder_of(store, stage_of(1)) / "arrays", folder_of(store, stage_of()) / "arrays")
-  is_refused_and_the_other_loads(store, stage_of(), store.load)
+@pytest.mark.parametrize("part", ["", "arrays"])
+def test_another_stages_folder_or_arrays_are_refused(store, part):
+  shutil.rmtree(folder_of(store, stage_of()) / part)
+  shutil.copytree(folder_of(store, stage_of(1)) / part, folder_of(store, stage_of()) / part)
+  for call in (store.load,) if part else (store.load, store.facts):
+    is_refused_and_the_other_loads(store, stage_of(), call)
 
 
 def test_a_workdir_that_cannot_be_made_is_one_line():
