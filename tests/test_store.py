@@ -5,7 +5,6 @@ import os
 import pickle
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -192,7 +191,6 @@ def test_a_disk_that_fails_is_one_line_and_costs_nothing(store, monkeypatch, err
 def test_what_orbax_makes_of_a_real_failure_to_write_is_one_line(store):
   left, limits = visible(store), resource.getrlimit(resource.RLIMIT_FSIZE)
   noise = {"noise": np.random.default_rng(0).normal(size=100_000)}
-  assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
   resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, limits[1]))
   try:
     with pytest.raises(InputError, match=r"\Aworkdir: [^\n]+File too large[^\n]+\Z"):
@@ -244,25 +242,23 @@ def test_a_second_process_waits_for_the_lock_until_the_first_is_killed(store):
     waiting.start()
     assert not got.wait(0.5)
     holder.kill()
-    assert got.wait(30)
-    waiting.join()
+    waiting.join(30)
+  assert got.is_set()
 
 
 def progress_at(step):
-  return {"state": [np.full(300, step, np.float32), np.array(step)], "losses": np.arange(step, dtype=np.float32)}
+  return {"state": [np.full(300, step, np.float32), np.array(step)]}
 
 
 def test_progress_is_the_newest_checkpoint_and_goes_when_dropped(store):
-  assert store.load_progress("cohort") is None
   for step in (9, 10):
     store.save_progress("cohort", step, progress_at(step))
   assert [path.name for path in (store.root / "cohorts" / "cohort").iterdir()] == ["10"]
   step, arrays = Store(store.root).load_progress("cohort")
   assert step == 10
   same(arrays, progress_at(10))
-  assert store.load_progress("another") is None
   store.drop_progress("cohort")
-  assert store.load_progress("cohort") is None
+  assert store.load_progress("cohort") is None is store.load_progress("another")
 
 
 @pytest.mark.parametrize("damage", [cut, flip])
@@ -283,7 +279,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(store, damage, tmp_pa
 
 def test_small_values_are_remembered(store):
   assert store.recall("layout") is None
-  store.remember("layout", {"lanes": 3})
   store.remember("layout", {"lanes": 4})
   assert Store(store.root).recall("layout") == {"lanes": 4}
   (store.root / "locks" / "layout.json").write_text('{"lan')

@@ -95,7 +95,7 @@ def exactness_for(max_seq_len: int) -> int:
     raise InputError(f"max_seq_len: {max_seq_len} is not allowed; use 1 or more")
   exactness = 2 * max_seq_len * (max_seq_len + 1)
   if exactness > _MAX_FLOAT32_EXACTNESS:
-    longest = int((_MAX_FLOAT32_EXACTNESS / 2) ** 0.5) - 1
+    longest = int((_MAX_FLOAT32_EXACTNESS / 2 + 0.25) ** 0.5 - 0.5)
     raise InputError(
       f"max_seq_len: counts up to {max_seq_len} need an mlp_exactness of {exactness}, more than float32"
       f" carries ({_MAX_FLOAT32_EXACTNESS:.0f}); use {longest} or less"

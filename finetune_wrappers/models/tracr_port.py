@@ -7,7 +7,7 @@ Example, a program of your own:
 
     is_x = (rasp.tokens == "x").named("is_x")
     everywhere = rasp.Select(rasp.tokens, rasp.tokens, rasp.Comparison.TRUE)
-    share_of_x = rasp.numerical(rasp.Aggregate(everywhere, rasp.numerical(rasp.Map(int, is_x))))
+    share_of_x = rasp.numerical(rasp.Aggregate(everywhere, rasp.numerical(rasp.Map(int, is_x)), default=0))
     assembled = tracr_compile.compile_program(share_of_x, vocab={"x", "y"}, max_seq_len=5)
     model, params = tracr_port.port(assembled)
     codec = tracr_compile.codec(assembled)

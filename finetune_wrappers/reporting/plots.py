@@ -7,6 +7,7 @@ right. Every figure has a title above and a footer below (config, seeds, device)
 
 import dataclasses
 import io
+import itertools
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from finetune_wrappers.types import InputError
 
 XSCALES = ("linear", "log", "symlog")
 
-_GUESS = {"color": style.GREY, "linestyle": ":", "linewidth": 1.2}
+_GUESS = {"color": style.GREY, "linewidth": 1.2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,8 +238,8 @@ def _grid(
   handles: dict[str, Any] = dict.fromkeys(names)
   for axis, panel in zip(axes, panels, strict=False):
     draw(axis, panel, colours)
-    for label, height in panel.baselines.items():
-      axis.axhline(height * (100 if panel.percent else 1), label=label, **_GUESS)
+    for (label, height), dashes in zip(panel.baselines.items(), itertools.cycle((":", "-.", "--"))):
+      axis.axhline(height * (100 if panel.percent else 1), label=label, linestyle=dashes, **_GUESS)
     if panel.percent:
       axis.set(ylim=(-2, 102), yticks=range(0, 101, 20))
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)

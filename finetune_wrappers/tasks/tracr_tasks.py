@@ -126,10 +126,12 @@ class CounterTask(_LetterStrings):
 
   def __post_init__(self):
     self._check_common()
-    if not 0 < abs(self.q) <= self.num_letters:
+    # Without a third letter the counts add up to num_letters: every other difference is missing.
+    first, every = (1, 1) if self.vocab_size > 2 else (2 - self.num_letters % 2, 2)
+    if abs(self.q) not in range(first, self.num_letters + 1, every):
       raise InputError(
-        f"q: count(b) - count(a) = {self.q} is not possible for {self.num_letters} letters;"
-        f" use a whole number from 1 to {self.num_letters}, or from -{self.num_letters} to -1"
+        f"q: count(b) - count(a) = {self.q} is not possible for {self.num_letters} of {self.vocab_size} letters;"
+        f" use {first} to {self.num_letters} in steps of {every}, or the same with a minus"
       )
 
   @property

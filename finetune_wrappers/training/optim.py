@@ -56,7 +56,7 @@ class TrainSettings:
     for field in ("warmup_steps", "clip_norm", "noise_std"):
       value = getattr(self, field)
       _require(value >= 0 and math.isfinite(value), field, value, "0 or more")
-    _require(self.warmup_steps <= self.steps, "warmup_steps", self.warmup_steps, f"at most steps ({self.steps})")
+    _require(self.warmup_steps < self.steps, "warmup_steps", self.warmup_steps, f"less than steps ({self.steps})")
     _require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
     _require(0 <= self.final_fraction <= 1, "final_fraction", self.final_fraction, "0 to 1")
     _require(self.trained in TRAINED, "trained", self.trained, ", ".join(TRAINED))

@@ -1,5 +1,6 @@
 """One lane's training: loss, update, evaluation. Pure functions of arrays, whatever runs beside them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -127,6 +128,7 @@ def train(model, task: Task, settings: optim.TrainSettings, lane: Lane, state, s
   return state._replace(loss=state.loss / jnp.maximum(stop - start, 1), diverged_step=diverged_step)
 
 
+@functools.partial(jax.jit, static_argnames=("task", "size"))
 def test_sets(task: Task, size: int) -> dict[int, Batch]:
   """The fixed test sets at C_Te = 0 and 1, each `size` strings."""
   key = jax.random.key(TEST_SEED)

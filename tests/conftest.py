@@ -1,0 +1,23 @@
+"""One cache of compiled programs for the whole test run: many tests compile the same ones."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+_CACHE = "JAX_COMPILATION_CACHE_DIR"
+_made = pytest.StashKey[str]()
+
+
+def pytest_configure(config):
+  """Before JAX is imported, and before xdist starts its workers, which inherit the environment."""
+  if _CACHE not in os.environ:
+    config.stash[_made] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="jax-cache-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+
+def pytest_unconfigure(config):
+  """Removes what this run made."""
+  if _made in config.stash:
+    shutil.rmtree(config.stash[_made], ignore_errors=True)

@@ -1,0 +1,223 @@
+"""Cohorts: a lane's numbers alone, beside others, cut into parts, diverging, and on several devices."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from tiny import (
+  MODEL,
+  SETTINGS,
+  TASK,
+  alone,
+  distances,
+  equal_lanes,
+  lanes_of,
+  run,
+  settings_with,
+  start,
+  task_with,
+)
+
+from finetune_wrappers.training import cohort, step
+from finetune_wrappers.training.cohort import Cohort, Layout
+from finetune_wrappers.types import Batch, InputError
+
+INNER = ("map", "vmap")
+NUMBER = 3
+
+
+@pytest.fixture(scope="module")
+def programs():
+  return {inner: Cohort(MODEL, TASK, SETTINGS, Layout(1, inner)) for inner in INNER}
+
+
+@pytest.fixture(scope="module")
+def lone():
+  return alone(*lanes_of(0, NUMBER))
+
+
+def with_lane(lanes_and_params, index, lane, params):
+  """The same cohort with one lane replaced."""
+  lanes, all_params = (list(x) for x in lanes_and_params)
+  lanes[index], all_params[index] = lane, params
+  return lanes, all_params
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_a_lane_is_bit_equal_whatever_runs_beside_it(programs, inner):
+  mine, theirs = lanes_of(0, NUMBER), lanes_of(1, NUMBER)
+  expected = run(programs[inner], *mine)
+  for index in range(NUMBER):
+    among_others = with_lane(theirs, index, mine[0][index], mine[1][index])
+    equal = equal_lanes(run(programs[inner], *among_others), expected)
+    assert equal == [other == index for other in range(NUMBER)]
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_the_first_20_updates_are_those_of_the_lane_alone(programs, lone, inner):
+  lanes, params = lanes_of(0, NUMBER)
+  state, metrics = run(programs[inner], lanes, params)
+  assert distances(state.params, lone.params).max() < 1e-6
+  np.testing.assert_allclose(state.loss, lone.loss, rtol=1e-6)
+  assert np.all(distances(state.params, jax.tree.map(lambda *x: np.stack(x), *params)) > 1e-4), "they did train"
+  tests = step.test_sets(TASK, SETTINGS.eval_size)
+  expected = [step.evaluate(MODEL, TASK, tests, jax.tree.map(lambda x, i=i: x[i], lone.params)) for i in range(NUMBER)]
+  np.testing.assert_array_equal(metrics, expected)
+
+
+def test_stopping_on_the_way_changes_nothing_and_each_part_has_its_own_mean_loss(programs):
+  lanes, params = lanes_of(0, NUMBER)
+  whole = run(programs["map"], lanes, params)
+  parts = [run(programs["map"], lanes, params, stops) for stops in ((5,), (5, 20))]
+  assert (
+    equal_lanes((whole[0].params, whole[0].optimizer), (parts[1][0].params, parts[1][0].optimizer)) == [True] * NUMBER
+  )
+  np.testing.assert_array_equal(whole[1], parts[1][1])
+  np.testing.assert_allclose(whole[0].loss, (5 * parts[0][0].loss + 15 * parts[1][0].loss) / 20, rtol=1e-5)
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_a_lane_that_diverges_says_when_and_harms_no_other(programs, inner):
+  healthy = lanes_of(0, NUMBER)
+  doomed = with_lane(healthy, 1, healthy[0][1]._replace(learning_rate=1e30), healthy[1][1])
+  expected, (state, metrics) = run(programs[inner], *healthy), run(programs[inner], *doomed)
+  assert equal_lanes((state, metrics), expected) == [True, False, True]
+  losses = [run(programs[inner], *doomed, range(1, stop + 1))[0].loss[1] for stop in range(1, 7)]
+  first = np.isfinite(losses).argmin()
+  assert first > 0 and state.diverged_step.tolist() == [-1, first, -1]
+  assert expected[0].diverged_step.tolist() == [-1, -1, -1]
+
+
+def test_a_lane_starts_from_its_parents_weights_with_noise_of_its_width_and_stream(programs):
+  params = [{"a": {"kernel": np.full((30, 30), float(i), np.float32)}} for i in range(4)]
+  lanes = [step.Lane(0.1, 0.5, stream, "ft", std) for stream, std in ((1, 0.1), (1, 0.1), (2, 0.1), (1, 0.0))]
+  program = programs["vmap"]
+  state = program.gather(program.init(params, cohort.lane_arrays(lanes)), 4)
+  first, same, other, none = (state.params["a"]["kernel"] - np.arange(4)[:, None, None]).reshape(4, -1)
+  np.testing.assert_allclose(first, same, atol=1e-6)
+  assert abs(np.corrcoef(first, other)[0, 1]) < 0.14 and first.std() == pytest.approx(0.1, rel=0.1)
+  assert not none.any() and not state.optimizer[1].trace["a"]["kernel"].any()
+  assert state.diverged_step.tolist() == [-1] * 4
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_training_and_answering_use_the_highest_precision(inner):
+  seen = []
+
+  def apply(variables, tokens, position, method):
+    seen.append(jax.config.jax_default_matmul_precision)
+    return variables["params"]["kernel"] + 0.0 * tokens[:, :1]
+
+  batch = Batch(np.zeros((6, 7), int), np.zeros(6, int), np.ones(6, int))
+  model = types.SimpleNamespace(apply=apply, answer_logits=None)
+  program = Cohort(model, task_with(lambda key, size, c_tr: batch), settings_with(eval_size=6), Layout(1, inner))
+  state = start(program, [{"kernel": np.zeros(6, np.float32)}])
+  program.advance(state, program.lay_out(cohort.lane_arrays(lanes_of(0, 1)[0])), 0, 1)
+  assert set(seen) == {"highest"} and len(seen) >= 3  # once to train, once for each test set
+
+
+def test_lanes_become_arrays_and_targets_their_places():
+  arrays = cohort.lane_arrays([step.Lane(0.1, 0.5, 2**32 - 1, "random", 0.0), step.Lane(0.2, 1, 3, "pt", 0.5)])
+  assert [x.dtype.name for x in arrays] == ["float32", "float32", "uint32", "int32", "float32"]
+  assert arrays.stream.tolist() == [2**32 - 1, 3] and arrays.target.tolist() == [2, 0]
+  np.testing.assert_allclose([arrays.learning_rate, arrays.c_tr, arrays.noise_std], [[0.1, 0.2], [0.5, 1], [0, 0.5]])
+
+
+@pytest.mark.parametrize(
+  ("devices", "inner", "message"),
+  [
+    (1, "pmap", "layout.inner: 'pmap' .*map, vmap"),
+    (1, "", "layout.inner: '' .*map, vmap"),
+    (0, "map", "layout.devices: 0 .*1 to "),
+    (-1, "vmap", "layout.devices: -1 .*1 to "),
+    (100_000, "map", "layout.devices: 100000 .*1 to "),
+  ],
+)
+def test_a_layout_that_does_not_exist_is_refused(devices, inner, message):
+  with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+    Layout(devices, inner)
+
+
+def slow_cohorts(clock, compiling, by_inner):
+  """Stands in for Cohort: a first call takes `compiling` seconds longer, a step of all lanes by_inner[...]."""
+
+  def make(layout):
+    waits = [compiling]
+
+    def advance(state, lane, begin, stop):
+      clock[0] += (waits.pop() if waits else 0.0) + (stop - begin) * by_inner[layout.inner]
+      return state, np.zeros(1)
+
+    same = lambda tree: tree  # noqa: E731
+    return types.SimpleNamespace(init=lambda params, lane: np.zeros(1), lay_out=same, advance=advance)
+
+  return make
+
+
+@pytest.mark.parametrize(
+  ("by_inner", "compiling", "fastest", "timed"),
+  [
+    ({"map": 0.3, "vmap": 0.1}, 1.0, "vmap", {"1xmap": 10.0, "1xvmap": 30.0}),
+    ({"map": 0.1, "vmap": 0.3}, 1.0, "map", {"1xmap": 30.0, "1xvmap": 10.0}),
+    ({"map": 0.3, "vmap": 0.1}, 1000.0, "map", {"1xmap": 10.0}),  # compiling another would cost more than it saves
+  ],
+)
+def test_calibration_takes_the_fastest_layout_that_is_worth_compiling(monkeypatch, by_inner, compiling, fastest, timed):
+  clock = [0.0]
+  monkeypatch.setattr(cohort, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  make = slow_cohorts(clock, compiling, by_inner)
+  layout, rates = cohort.calibrate(make, [None] * NUMBER, None, lane_steps=10_000)
+  assert layout == Layout(1, fastest) and rates == pytest.approx(timed)
+
+
+def test_calibration_of_real_cohorts_returns_a_candidate_and_its_speed(programs):
+  lanes, _ = lanes_of(0, NUMBER)
+  params = [{"kernel": np.zeros(6, np.float32)}] * NUMBER
+  model = types.SimpleNamespace(
+    apply=lambda v, tokens, p, method: v["params"]["kernel"] + tokens[:, :1], answer_logits=None
+  )
+  layout, rates = cohort.calibrate(
+    lambda layout: Cohort(model, TASK, SETTINGS, layout),
+    params,
+    cohort.lane_arrays(lanes),
+    lane_steps=10**9,
+    seconds=0.01,
+  )
+  candidates = cohort.candidate_layouts(NUMBER)
+  assert layout in candidates and set(rates) == {f"{x.devices}x{x.inner}" for x in candidates}
+  assert all(rate > 0 for rate in rates.values())
+
+
+@pytest.fixture(scope="module")
+def on_devices():
+  script = pathlib.Path(__file__).with_name("run_devices.py")
+  done = subprocess.run(
+    [sys.executable, str(script)], capture_output=True, text=True, cwd=script.parents[1], check=False
+  )
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("layout", ["1xvmap", "2xmap", "4xvmap", "8xmap"])
+def test_five_lanes_on_several_devices(on_devices, layout):
+  result = on_devices["results"][layout]
+  assert max(result["distances"]) < 1e-6 and len(result["distances"]) == 5
+  assert result["equal_beside_others"] == [True, False, False, False, True]
+  assert result["shape"] == [5, 4], "padding is dropped"
+  assert result["round_trips"]
+
+
+def test_layouts_worth_timing_use_the_devices_at_hand(on_devices):
+  assert on_devices["candidates"] == {
+    "1": [[1, "map"]],
+    "5": [[5, "map"], [1, "vmap"]],
+    "8": [[8, "map"], [1, "vmap"]],
+    "16": [[8, "map"], [8, "vmap"], [1, "vmap"]],
+  }
+  assert on_devices["refusal"].startswith("layout.devices: 9 ") and "1 to 8" in on_devices["refusal"]

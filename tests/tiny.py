@@ -1,0 +1,117 @@
+"""A task and a model so small that training them compiles in seconds, and lanes of them."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from finetune_wrappers.models.tracr_model import TracrTransformer
+from finetune_wrappers.training import cohort, step
+from finetune_wrappers.training.optim import TrainSettings, direction
+from finetune_wrappers.types import Batch
+
+LETTERS, BOS, PAD = 5, 3, 4  # letters of a string, token ids; a, b and c are 0, 1 and 2
+LENGTH = LETTERS + 2
+
+
+def sample(key, batch_size, c_tr):
+  """Strings in which b is common with probability c_tr; the answers are the counts of a and b."""
+  draws = jax.random.uniform(key, (batch_size, 1 + LETTERS))
+  letters = jnp.where(draws[:, 1:] < jnp.where(draws[:, :1] < c_tr, 0.6, 0.2), 1, jnp.where(draws[:, 1:] < 0.8, 0, 2))
+  edges = [jnp.full((batch_size, 1), token) for token in (BOS, PAD)]
+  tokens = jnp.concatenate([edges[0], letters, edges[1]], axis=1)
+  return Batch(tokens, (letters == 0).sum(axis=1), (letters == 1).sum(axis=1))
+
+
+def task_with(sampler):
+  return types.SimpleNamespace(
+    sample=sampler,
+    sample_test=lambda key, size, c_te: sampler(key, size, float(c_te)),
+    answer_position=2,
+    num_letters=LETTERS,
+  )
+
+
+TASK = task_with(sample)
+
+
+def model_of(num_layers):
+  return TracrTransformer(
+    vocab_size=5, max_positions=LENGTH, width=12, num_layers=num_layers, num_heads=2, key_size=3, mlp_hidden_size=8,
+    answer_channels=tuple(range(LETTERS + 1)),
+  )  # fmt: skip
+
+
+def params_of(model, seed=0):
+  """Every parameter random, biases too."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, LENGTH), int))["params"]
+  generator = np.random.default_rng(seed)
+  return jax.tree.map(lambda leaf: (0.5 * generator.normal(size=leaf.shape)).astype(np.float32), shapes)
+
+
+def settings_with(**changed):
+  settings = {
+    "steps": 20, "batch_size": 6, "warmup_steps": 4, "final_fraction": 0.01, "momentum": 0.9, "clip_norm": 1.0,
+    "noise_std": 0.0, "trained": "all", "loss_positions": "answer", "logit_scale": 1.0, "microbatches": 1,
+    "eval_steps": (20,), "eval_size": 8,
+  }  # fmt: skip
+  settings |= {"eval_steps": (changed.get("steps", settings["steps"]),)}
+  return TrainSettings(**(settings | changed))
+
+
+def fresh(settings, params):
+  """A lane before its first step, without noise."""
+  return step.LaneState(params, direction(settings).init(params), np.float32(0), np.int32(-1))
+
+
+MODEL = model_of(num_layers=1)
+SETTINGS = settings_with()
+
+
+def lanes_of(seed, number):
+  """Lanes that all differ in rate, C_Tr, stream, target and weights."""
+  generator = np.random.default_rng(seed)
+  lanes = [
+    step.Lane(10 ** generator.uniform(-3, -1), generator.uniform(), int(generator.integers(2**32)), target, 0.0)
+    for target in generator.choice(step.TARGETS, number)
+  ]
+  return lanes, [params_of(MODEL, int(generator.integers(2**32))) for _ in lanes]
+
+
+def start(program, params):
+  states = [fresh(program.settings, p) for p in params]
+  return program.lay_out(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
+
+
+def run(program, lanes, params, stops=(20,)):
+  """(state, metrics) of every lane after the last of the stops, on the host."""
+  lane = program.lay_out(cohort.lane_arrays(lanes))
+  state, metrics, position = start(program, params), None, 0
+  for stop in stops:
+    state, metrics = program.advance(state, lane, position, stop)
+    position = stop
+  return program.gather(state, len(lanes)), program.gather(metrics, len(lanes))
+
+
+def alone(lanes, params):
+  """States of the lanes, [R, ...], each trained by itself without a cohort."""
+  train = jax.jit(lambda state, lane: step.train(MODEL, TASK, SETTINGS, lane, state, 0, 20))
+  arrays = cohort.lane_arrays(lanes)
+  with jax.default_matmul_precision("highest"):
+    states = [train(fresh(SETTINGS, p), jax.tree.map(lambda x, i=i: x[i], arrays)) for i, p in enumerate(params)]
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+
+
+def distances(params, others):
+  """Of each lane, relative to its length."""
+  got, expected = (
+    np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(p)], 1) for p in (params, others)
+  )
+  return np.linalg.norm(got - expected, axis=1) / np.linalg.norm(expected, axis=1)
+
+
+def equal_lanes(result, other):
+  """Which lanes are bit-equal in everything that came out."""
+  pairs = list(zip(jax.tree.leaves(result), jax.tree.leaves(other), strict=True))
+  return [all(a[i].tobytes() == b[i].tobytes() for a, b in pairs) for i in range(len(pairs[0][0]))]
