@@ -1,4 +1,4 @@
-"""One cache of compiled programs for the whole test run: many tests compile the same ones."""
+"""Compilation made cheap: little optimisation, and one cache for the whole run, since many tests compile the same."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ def pytest_configure(config):
   if _CACHE not in os.environ:
     config.stash[_made] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="jax-cache-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+  os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 
 def pytest_unconfigure(config):

@@ -4,7 +4,7 @@ import json
 
 import jax
 import numpy as np
-from tiny import MODEL, SETTINGS, TASK, alone, distances, equal_lanes, lanes_of, run
+from tiny import LIGHT, SETTINGS, TASK, alone, distances, equal_lanes, lanes_of, run
 
 from finetune_wrappers.training import cohort
 from finetune_wrappers.types import InputError
@@ -30,12 +30,12 @@ def refuses_nine():
 
 def main():
   jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
-  lanes, params = lanes_of(0, LANES)
-  others, other_params = lanes_of(1, LANES)
-  lone = alone(lanes, params).params
+  lanes, params = lanes_of(0, LANES, LIGHT)
+  others, other_params = lanes_of(1, LANES, LIGHT)
+  lone = alone(lanes, params, LIGHT).params
   results = {}
   for devices, inner in LAYOUTS:
-    program = cohort.Cohort(MODEL, TASK, SETTINGS, cohort.Layout(devices, inner))
+    program = cohort.Cohort(LIGHT, TASK, SETTINGS, cohort.Layout(devices, inner))
     state, metrics = run(program, lanes, params)
     kept = (0, LANES - 1)
     mixed = [(lanes[i], params[i]) if i in kept else (others[i], other_params[i]) for i in range(LANES)]

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from tiny import (
+  LIGHT,
   MODEL,
   SETTINGS,
   TASK,
@@ -18,14 +19,12 @@ from tiny import (
   equal_lanes,
   lanes_of,
   run,
-  settings_with,
   start,
-  task_with,
 )
 
 from finetune_wrappers.training import cohort, step
 from finetune_wrappers.training.cohort import Cohort, Layout
-from finetune_wrappers.types import Batch, InputError
+from finetune_wrappers.types import InputError
 
 INNER = ("map", "vmap")
 NUMBER = 3
@@ -66,7 +65,8 @@ def test_the_first_20_updates_are_those_of_the_lane_alone(programs, lone, inner)
   np.testing.assert_allclose(state.loss, lone.loss, rtol=1e-6)
   assert np.all(distances(state.params, jax.tree.map(lambda *x: np.stack(x), *params)) > 1e-4), "they did train"
   tests = step.test_sets(TASK, SETTINGS.eval_size)
-  expected = [step.evaluate(MODEL, TASK, tests, jax.tree.map(lambda x, i=i: x[i], lone.params)) for i in range(NUMBER)]
+  answer = jax.jit(lambda params: step.evaluate(MODEL, TASK, tests, params))
+  expected = [answer(jax.tree.map(lambda x, i=i: x[i], lone.params)) for i in range(NUMBER)]
   np.testing.assert_array_equal(metrics, expected)
 
 
@@ -105,19 +105,15 @@ def test_a_lane_starts_from_its_parents_weights_with_noise_of_its_width_and_stre
   assert state.diverged_step.tolist() == [-1] * 4
 
 
-@pytest.mark.parametrize("inner", INNER)
-def test_training_and_answering_use_the_highest_precision(inner):
+def test_training_and_answering_use_the_highest_precision():
   seen = []
 
-  def apply(variables, tokens, position, method):
+  def apply(*args, **kwargs):
     seen.append(jax.config.jax_default_matmul_precision)
-    return variables["params"]["kernel"] + 0.0 * tokens[:, :1]
+    return LIGHT.apply(*args, **kwargs)
 
-  batch = Batch(np.zeros((6, 7), int), np.zeros(6, int), np.ones(6, int))
-  model = types.SimpleNamespace(apply=apply, answer_logits=None)
-  program = Cohort(model, task_with(lambda key, size, c_tr: batch), settings_with(eval_size=6), Layout(1, inner))
-  state = start(program, [{"kernel": np.zeros(6, np.float32)}])
-  program.advance(state, program.lay_out(cohort.lane_arrays(lanes_of(0, 1)[0])), 0, 1)
+  lanes, params = lanes_of(0, 1, LIGHT)
+  run(Cohort(LIGHT._replace(apply=apply), TASK, SETTINGS, Layout(1, "map")), lanes, params, stops=(1,))
   assert set(seen) == {"highest"} and len(seen) >= 3  # once to train, once for each test set
 
 
@@ -177,18 +173,14 @@ def test_calibration_takes_the_fastest_layout_that_is_worth_compiling(monkeypatc
 
 
 def test_calibration_of_real_cohorts_returns_a_candidate_and_its_speed(programs):
-  lanes, _ = lanes_of(0, NUMBER)
-  params = [{"kernel": np.zeros(6, np.float32)}] * NUMBER
-  model = types.SimpleNamespace(
-    apply=lambda v, tokens, p, method: v["params"]["kernel"] + tokens[:, :1], answer_logits=None
-  )
-  layout, rates = cohort.calibrate(
-    lambda layout: Cohort(model, TASK, SETTINGS, layout),
-    params,
-    cohort.lane_arrays(lanes),
-    lane_steps=10**9,
-    seconds=0.01,
-  )
+  def without_noise(layout):
+    program = programs[layout.inner]
+    init = lambda params, lane: start(program, params)  # noqa: E731
+    return types.SimpleNamespace(init=init, lay_out=program.lay_out, advance=program.advance)
+
+  lanes, params = lanes_of(0, NUMBER)
+  arrays = cohort.lane_arrays(lanes)
+  layout, rates = cohort.calibrate(without_noise, params, arrays, lane_steps=10**9, seconds=0.01)
   candidates = cohort.candidate_layouts(NUMBER)
   assert layout in candidates and set(rates) == {f"{x.devices}x{x.inner}" for x in candidates}
   assert all(rate > 0 for rate in rates.values())

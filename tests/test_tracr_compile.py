@@ -214,7 +214,7 @@ def built(task, operand):
   return tracr_stage.build(task, operand=operand, reading="literal", mlp_exactness=0)
 
 
-@pytest.mark.parametrize(("task", "operand"), [(SMALL_COUNTER, "ft"), (SMALL_MAX, "pt"), (SMALL_MAX, "ft")])
+@pytest.mark.parametrize(("task", "operand"), [(SMALL_COUNTER, "ft"), (SMALL_MAX, "pt")])
 def test_the_module_restored_from_facts_answers_for_its_operand(task, operand):
   arrays, facts = built(task, operand)
   model = tracr_stage.restore(json.loads(json.dumps(facts)))

@@ -14,7 +14,6 @@ from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 
 SHAPES = [  # heads, layers, causal, answer position
-  (1, 3, False, 2),
   (2, 2, False, 6),
   (3, 1, True, 4),
   (2, 4, True, 2),

@@ -80,7 +80,7 @@ def is_numerical(assembled):
 
 def with_noise(assembled, seed):
   generator = np.random.default_rng(seed)
-  params = jax.tree.map(lambda w: np.float32(w + generator.normal(0, 1e-3, w.shape)), assembled.params)
+  params = jax.tree.map(lambda w: np.float32(np.asarray(w) + generator.normal(0, 1e-3, w.shape)), assembled.params)
   return dataclasses.replace(assembled, params=params)
 
 

@@ -16,20 +16,13 @@ from finetune_wrappers.types import InputError
 
 LETTERS = string.ascii_lowercase
 TINY = {
-  "counter": CounterTask(num_letters=4, vocab_size=3, num_pads=1, q=1),
-  "max_identifier": MaxIdentifierTask(num_letters=4, vocab_size=6, num_pads=1, rank_pt=2, rank_ft=3, q=2),
+  "counter": CounterTask(num_letters=4, vocab_size=4, num_pads=1, q=1),
+  "neighbours": MaxIdentifierTask(num_letters=4, vocab_size=6, num_pads=1, rank_pt=2, rank_ft=3, q=2),
+  "one_between": MaxIdentifierTask(num_letters=4, vocab_size=6, num_pads=1, rank_pt=1, rank_ft=3, q=3),
 }
 DRAWS = 20_000
 few = settings(max_examples=15, deadline=None)
 anything = {"c_tr": st.sampled_from([0.0, 0.3, 1.0]) | st.floats(0, 1), "seed": st.integers(0, 2**32 - 1)}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  """Each size compiles anew, and the samplers' numbers do not hang on how well."""
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def answers(task, text):

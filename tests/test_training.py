@@ -19,13 +19,6 @@ BATCH = jax.tree.map(np.asarray, sample(jax.random.key(7), 6, 0.5))
 SAME_BATCH = task_with(lambda key, batch_size, c_tr: BATCH)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def flat(tree):
   return {"/".join(path): np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(tree).items()}
 

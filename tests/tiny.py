@@ -1,6 +1,6 @@
 """A task and a model so small that training them compiles in seconds, and lanes of them."""
 
-import types
+import collections
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from finetune_wrappers.training import cohort, step
 from finetune_wrappers.training.optim import TrainSettings, direction
 from finetune_wrappers.types import Batch
 
-LETTERS, BOS, PAD = 5, 3, 4  # letters of a string, token ids; a, b and c are 0, 1 and 2
+LETTERS, BOS, PAD = 5, 3, 4  # letters of a string, two token ids; a, b and c are 0, 1 and 2
 LENGTH = LETTERS + 2
 
 
@@ -24,8 +24,11 @@ def sample(key, batch_size, c_tr):
   return Batch(tokens, (letters == 0).sum(axis=1), (letters == 1).sum(axis=1))
 
 
+Task = collections.namedtuple("Task", "sample sample_test answer_position num_letters")  # hashable, as jit needs it
+
+
 def task_with(sampler):
-  return types.SimpleNamespace(
+  return Task(
     sample=sampler,
     sample_test=lambda key, size, c_te: sampler(key, size, float(c_te)),
     answer_position=2,
@@ -41,6 +44,24 @@ def model_of(num_layers):
     vocab_size=5, max_positions=LENGTH, width=12, num_layers=num_layers, num_heads=2, key_size=3, mlp_hidden_size=8,
     answer_channels=tuple(range(LETTERS + 1)),
   )  # fmt: skip
+
+
+Light = collections.namedtuple("Light", "init apply answer_logits")
+
+
+def light_apply(variables, tokens, position, method):
+  params = variables["params"]
+  letters = jax.nn.one_hot(tokens, 5).reshape(len(tokens), -1)
+  return jax.nn.relu(letters @ params["in"]["kernel"] + params["in"]["bias"]) @ params["out"]["kernel"]
+
+
+def light_init(key, tokens):
+  params = {"in": {"kernel": np.zeros((5 * LENGTH, 8)), "bias": np.zeros(8)}, "out": {"kernel": np.zeros((8, 6))}}
+  return {"params": params}
+
+
+# Two layers with a model's interface, where only what is around it matters.
+LIGHT = Light(light_init, light_apply, None)
 
 
 def params_of(model, seed=0):
@@ -69,14 +90,14 @@ MODEL = model_of(num_layers=1)
 SETTINGS = settings_with()
 
 
-def lanes_of(seed, number):
+def lanes_of(seed, number, model=MODEL):
   """Lanes that all differ in rate, C_Tr, stream, target and weights."""
   generator = np.random.default_rng(seed)
   lanes = [
     step.Lane(10 ** generator.uniform(-3, -1), generator.uniform(), int(generator.integers(2**32)), target, 0.0)
     for target in generator.choice(step.TARGETS, number)
   ]
-  return lanes, [params_of(MODEL, int(generator.integers(2**32))) for _ in lanes]
+  return lanes, [params_of(model, int(generator.integers(2**32))) for _ in lanes]
 
 
 def start(program, params):
@@ -94,9 +115,9 @@ def run(program, lanes, params, stops=(20,)):
   return program.gather(state, len(lanes)), program.gather(metrics, len(lanes))
 
 
-def alone(lanes, params):
+def alone(lanes, params, model=MODEL):
   """States of the lanes, [R, ...], each trained by itself without a cohort."""
-  train = jax.jit(lambda state, lane: step.train(MODEL, TASK, SETTINGS, lane, state, 0, 20))
+  train = jax.jit(lambda state, lane: step.train(model, TASK, SETTINGS, lane, state, 0, 20))
   arrays = cohort.lane_arrays(lanes)
   with jax.default_matmul_precision("highest"):
     states = [train(fresh(SETTINGS, p), jax.tree.map(lambda x, i=i: x[i], arrays)) for i, p in enumerate(params)]
