@@ -73,7 +73,7 @@ def _pruning(preset: str) -> ConfigDict:
   return ConfigDict(
     {
       "scores": ("gradient", "gradient_abs", "magnitude"),  # the first is the paper's +w * dL/dw; random always runs
-      # `all` removes what the compiler built along with the wrapper (results/fig57_prune_weights).
+      # `all` removes what the compiler built along with the wrapper (configs/fig57_prune_weights.py shows both).
       "scopes": ("near_zero",),
       "units": ("weight",),
       "ks": (0, 1, 2) if smoke else tuple(range(21)),

@@ -6,7 +6,7 @@ threshold; ours is `reft.threshold`, with censored runs treated as censored.
 
     python -m experiments.main --config=configs/fig27_reft.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 10 minutes for Max-identifier, 3 hours for Counter.
+Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 1 hour for Max-identifier, 8 hours for Counter (estimates).
 """
 
 from configs import common

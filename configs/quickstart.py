@@ -2,11 +2,11 @@
 
 Counter on strings of 12 letters is compiled by Tracr, fine-tuned to count b's with and without the spurious
 correlation, pruned, and reverse fine-tuned beside the Scr. + FT control. Smaller than any of the paper's figures: it
-shows the phenomenon, not the paper's numbers, which results/ has.
+shows the phenomenon, not the paper's numbers (results/ holds what was run of them).
 
     python -m experiments.main --config=configs/quickstart.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 20 seconds; quick 3 minutes; paper (45 letters, 10K steps, 5 seeds) 3 hours.
+Cost on 2 CPU cores: smoke 20 seconds; quick 3 minutes; paper (45 letters, 10K steps, 5 seeds) 4 hours (estimate).
 """
 
 from configs import common

@@ -6,7 +6,7 @@ answers for the old task" is the O_PT answer of another string: labels keep thei
 
     python -m experiments.main --config=configs/randft_tracr.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 10 minutes for Max-identifier, 3 hours for Counter.
+Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 1 hour for Max-identifier, 8 hours for Counter (estimates).
 """
 
 from configs import common

@@ -6,7 +6,7 @@ The paper's table is not among the numbers we compare with; its set-up is.
 
     python -m experiments.main --config=configs/tab04_reft_grid.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick 12 minutes; paper 20 minutes for Max-identifier, 8 hours for Counter.
+Cost on 2 CPU cores: smoke 1 minute; quick 12 minutes; paper 2 hours for Max-identifier, 18 for Counter (estimates).
 """
 
 from configs import common

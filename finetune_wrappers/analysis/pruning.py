@@ -48,8 +48,8 @@ def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Pa
 
   Args:
     scope: `all`; `near_zero`, weights that compilation left below 0.5 in size, so that what the compiler
-      built stays (pruning over all weights removes load-bearing ones, results/fig57); `matrices`; or the
-      path of one array, such as `blocks_1/attn/value/kernel`, or of a subtree, such as `blocks_1`.
+      built stays (pruning over all weights removes load-bearing ones; fig57_prune_weights runs both); `matrices`;
+      or the path of one array, such as `blocks_1/attn/value/kernel`, or of a subtree, such as `blocks_1`.
     params: weights.
     compiled: weights as compiled, for `near_zero`.
 

@@ -24,7 +24,7 @@ class TrainSettings:
     final_fraction: the cosine ends at this share of the maximum (paper: 1/100).
     momentum: of SGD; the paper says "with momentum", 0.9 is the reading.
     clip_norm: largest global norm of a gradient; 0 means none. The paper mentions none, but without it
-      lr 1e-1 diverges (results/tab03/summary.md).
+      lr 1e-1 diverges (configs/tab03_readings.py tries others).
     noise_std: standard deviation of the Gaussian noise on the initial weights.
     trained: which parameters train: `all`, `matrices` (no biases, no embeddings) or `no_embeddings`.
     loss_positions: `answer`, the position the answer is read from, or `letters`, every letter's position.
