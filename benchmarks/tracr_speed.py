@@ -17,7 +17,7 @@ import optax
 from absl import app, flags
 
 from configs import common
-from experiments.plan import Plan
+from experiments.tracr import TracrPlan
 from finetune_wrappers.models import tracr_compile, tracr_stage
 from finetune_wrappers.training import optim
 from finetune_wrappers.training.cohort import PRECISION, Cohort, Layout, lane_arrays
@@ -32,7 +32,7 @@ _RATE, _C_TR = 1e-2, 0.5
 class First:
   """The compiled Haiku model, trained as one would first write it."""
 
-  def __init__(self, plan: Plan, settings: optim.TrainSettings):
+  def __init__(self, plan: TracrPlan, settings: optim.TrainSettings):
     self._task, self._settings = plan.task, settings
     program = {
       "counter": tracr_compile.counter_program,
@@ -73,7 +73,7 @@ class First:
 class Ours:
   """One lane of a cohort."""
 
-  def __init__(self, plan: Plan, settings: optim.TrainSettings, model, params):
+  def __init__(self, plan: TracrPlan, settings: optim.TrainSettings, model, params):
     self._cohort = Cohort(model, plan.task, settings, Layout(1, "map"))
     lane = lane_arrays([Lane(_RATE, _C_TR, 0, "ft", settings.noise_std)])
     self._state = self._cohort.init([params], lane)
@@ -126,7 +126,7 @@ def steps_per_second(side, seconds: float) -> float:
 
 def measure(task_name: str, seconds: float) -> str:
   """A line of the table."""
-  plan = Plan(common.tracr_config("speed", "paper", measures=(), report=""), task_name)
+  plan = TracrPlan(common.tracr_config("speed", "paper", measures=(), report=""), task_name)
   begin = time.perf_counter()
   arrays, facts = tracr_stage.build(plan.task, operand="pt", reading="literal", mlp_exactness=0)
   built = time.perf_counter() - begin

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.plan import Plan
-from finetune_wrappers.models import tracr_stage
-from finetune_wrappers.training.stages import CompileStage, Stage, TrainStage, ancestors
+from finetune_wrappers.training.stages import Stage, TrainStage, root_of
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import Params
 
@@ -22,10 +21,10 @@ class Trained:
     stage: what it is.
     model: Flax module.
     params: float32 pytree.
-    compiled: the weights of the chain's root, as Tracr compiled them, without noise.
-    labels: a name for each residual direction, [D].
+    compiled: the weights of the chain's root: as Tracr compiled them, without noise, or before any training.
+    labels: a name for each residual direction, [D], of compiled models; else empty.
     classes: symbol of each class.
-    metrics: accuracies [E, 4] in the order of `step.METRICS`; empty for a compile stage.
+    metrics: accuracies [E, 4] in the order of `step.METRICS`; empty for a root stage.
     losses: mean training loss since the evaluation before, [E].
     steps: where they were evaluated, [E].
     diverged_step: first step whose loss was not finite, or -1.
@@ -65,15 +64,15 @@ class Models:
 
   def load(self, stage: Stage) -> Trained:
     """The finished stage."""
-    root, facts = self._root(ancestors(stage)[0])
-    arrays, own_facts = (root, facts) if isinstance(stage, CompileStage) else self._store.load(stage)
+    root, facts = self._root(root_of(stage))
+    arrays, own_facts = self._store.load(stage) if isinstance(stage, TrainStage) else (root, facts)
     return Trained(
       stage=stage,
-      model=tracr_stage.restore(facts),
+      model=self.plan.restore(facts),
       params=_on_device(arrays["params"]),
       compiled=_on_device(root["params"]),
-      labels=facts["labels"],
-      classes=facts["classes"],
+      labels=facts.get("labels", []),
+      classes=self.plan.classes(facts),
       metrics=arrays.get("metrics", np.zeros((0, 4))),
       losses=arrays.get("losses", np.zeros(0)),
       steps=arrays.get("steps", np.zeros(0, int)),
@@ -86,16 +85,3 @@ def _on_device(params: Params) -> Params:
   if isinstance(params, dict):
     return {name: _on_device(value) for name, value in params.items()}
   return jnp.asarray(params)
-
-
-def swept_values(stage: Stage) -> dict[str, Any]:
-  """What a row says about the stage it was measured on: the fine-tuning's values, and reFT's under its own name."""
-  if isinstance(stage, CompileStage):
-    return {"operand": stage.operand}
-  own = {"learning_rate": stage.learning_rate, "c_tr": stage.c_tr, "target": stage.target}
-  if stage.kind == "finetune":
-    return own
-  reft = {"reft_learning_rate": stage.learning_rate, "reft_c_tr": stage.c_tr}
-  if stage.kind == "reft" and isinstance(stage.parent, TrainStage):
-    return {**swept_values(stage.parent), **reft}
-  return reft

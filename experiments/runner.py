@@ -1,15 +1,29 @@
-"""Runs a config: chooses its setting, and the devices before JAX starts."""
+"""Runs a config: trains what it needs and is missing, measures, writes rows, reports."""
 
 import importlib
+import io
+import json
 import os
 import pathlib
+import subprocess
+from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.measures import Measured
+from experiments.models import Models
+from experiments.plan import Plan
+from experiments.progress import Progress
+from finetune_wrappers.reporting.plots import save_figure
+from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
+from finetune_wrappers.training.cohort import Layout
+from finetune_wrappers.training.loop import Trainer, provenance
+from finetune_wrappers.training.store import Store, writing
 from finetune_wrappers.types import InputError
 
-SETTINGS = ("tracr",)
+SETTINGS = ("tracr", "pcfg")
 
 
 def run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
@@ -17,18 +31,18 @@ def run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
 
   Args:
     config: from a module of `configs`.
-    workdir: stages are shared by all experiments in it.
+    workdir: stages in it are shared by all experiments.
 
   Returns:
     (`workdir/<name>` with rows.jsonl, summary.md and figure.png, the short table to print).
 
   Raises:
-    InputError: for anything the user can mend.
+    InputError: for anything the user can mend; what was trained until then is kept.
   """
   if config.setting not in SETTINGS:
     raise InputError(f"setting: {config.setting!r} is not one of {', '.join(SETTINGS)}")
   use_all_cores()
-  return importlib.import_module(f"experiments.{config.setting}").run(config, workdir)
+  return _run(config, workdir)
 
 
 def use_all_cores() -> None:
@@ -41,3 +55,93 @@ def use_all_cores() -> None:
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
   except RuntimeError:
     return
+
+
+def _run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
+  plans = importlib.import_module(f"experiments.{config.setting}").plans(config)
+  store = Store(workdir)
+  measures = [importlib.import_module(f"experiments.measures.{name}") for name in config.measures]
+  stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
+  with Progress() as progress:
+    _trainer(config, plans[0], store, progress).run(stages)
+    measured = _measure(config, plans, measures, store, progress)
+  folder = pathlib.Path(workdir) / config.name
+  facts = _facts(config, store, stages)
+  with writing(folder):
+    write_rows(folder / "rows.jsonl", measured.rows)
+    write_atomically(folder / "config.json", json.dumps(facts, indent=1, sort_keys=True).encode())
+    if measured.arrays:
+      write_atomically(folder / "arrays.npz", _npz(measured.arrays))
+  return folder, report(config, folder)
+
+
+def report(config: ConfigDict, folder: pathlib.Path) -> str:
+  """Figures and summary.md from what lies in the folder; trains and measures nothing.
+
+  Returns:
+    The short table to print.
+  """
+  rows = read_rows(folder / "rows.jsonl")
+  facts = json.loads((folder / "config.json").read_text())
+  arrays = dict(np.load(folder / "arrays.npz")) if (folder / "arrays.npz").exists() else {}
+  made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
+  with writing(folder):
+    for name, figure in made.figures.items():
+      save_figure(figure, folder / f"{name}.png")
+    write_atomically(folder / "summary.md", made.markdown(facts).encode())
+  return made.short
+
+
+def _trainer(config: ConfigDict, plan: Plan, store: Store, progress) -> Trainer:
+  layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
+  return Trainer(
+    store,
+    build=plan.build,
+    model_of=plan.restore,
+    layout=layout,
+    lanes_per_program=config.lanes_per_program,
+    progress=progress,
+    checkpoint_seconds=config.checkpoint_seconds,
+    facts={"commit": _commit()},
+  )
+
+
+def _measure(config: ConfigDict, plans, measures, store: Store, progress) -> Measured:
+  out = Measured()
+  for plan in plans:
+    models = Models(store, plan)
+    for name, measure in zip(config.measures, measures, strict=True):
+      progress.note(f"measuring {name}, {plan.task_name}")
+      found = measure.measure(models)
+      out.rows += found.rows
+      out.arrays |= found.arrays
+  return out
+
+
+def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
+  """What a number needs to be cited: config, what trained the models, versions, commit."""
+  own = [store.facts(stage) for stage in stages]
+  devices = sorted({fact["device"] for fact in own})
+  layouts = sorted({json.dumps(fact["layout"], sort_keys=True) for fact in own if "layout" in fact})
+  trained = sorted({fact["commit"] for fact in own})
+  found = {"config": config.to_dict(), "devices": devices, "layouts": layouts, "commit": _commit()}
+  found["trained_at"] = trained
+  return json.loads(json.dumps({**found, "versions": provenance(), "backend": jax.default_backend()}))
+
+
+def _commit() -> str:
+  """The commit of this checkout, with `+changes` if files differ from it; `unknown` outside a checkout."""
+  here = pathlib.Path(__file__).resolve().parent
+  try:
+    ask = {"cwd": here, "capture_output": True, "text": True, "check": True, "timeout": 10}
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()
+    changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **ask).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    return "unknown"
+  return commit + ("+changes" if changed else "")
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+  buffer = io.BytesIO()
+  np.savez_compressed(buffer, allow_pickle=False, **arrays)
+  return buffer.getvalue()

@@ -1,130 +1,113 @@
-"""The Tracr setting: trains what a config needs and is missing, measures, writes rows, reports."""
+"""The Tracr setting: stages of compiled capabilities."""
 
-import importlib
-import io
-import json
-import pathlib
-import subprocess
+import dataclasses
 from typing import Any
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import plan as plans_of
-from experiments.measures import Measured
-from experiments.models import Models
-from experiments.progress import Progress
+from experiments import plan as planning
 from finetune_wrappers.models import tracr_stage
-from finetune_wrappers.reporting.plots import save_figure
-from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
-from finetune_wrappers.training.cohort import Layout
-from finetune_wrappers.training.loop import Trainer, provenance
-from finetune_wrappers.training.stages import CompileStage
-from finetune_wrappers.training.store import Store, writing
+from finetune_wrappers.tasks.tracr_tasks import TASKS, make_task
+from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.stages import CompileStage, RootStage, Stage, TrainStage
 
 
-def run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
-  """Everything from a config to its folder.
+@dataclasses.dataclass(frozen=True)
+class TracrPlan:
+  """See `experiments.plan.Plan`.
 
   Args:
     config: as `configs.common.tracr_config` lays it out.
-    workdir: stages in it are shared by all experiments.
+    task_name: `counter` or `max_identifier`.
+  """
 
-  Returns:
-    (`workdir/<name>`, the short table to print).
+  config: ConfigDict
+  task_name: str
+  setting = "tracr"
+
+  @property
+  def task(self) -> Any:
+    """The task, from its settings in the config."""
+    return make_task(self.task_name, **self.own.task.to_dict())
+
+  @property
+  def own(self) -> Any:
+    """The config's section for this task."""
+    return self.config[self.task_name]
+
+  def compiled(self, operand: str = "pt") -> CompileStage:
+    """The capability compiled for one operand."""
+    return CompileStage(self.task, operand, self.config.reading, self.config.mlp_exactness)
+
+  def bases(self) -> list[Stage]:
+    """The compiled capability."""
+    return [self.compiled()]
+
+  def finetunes(self) -> list[TrainStage]:
+    """Fine-tuning, every target, learning rate, C_Tr and seed."""
+    finetune = self.config.finetune
+    return [
+      self._stage("finetune", self.compiled(), target, rate, c_tr, seed)
+      for target in finetune.targets
+      for rate in finetune.learning_rates
+      for c_tr in finetune.c_trs
+      for seed in self.config.seeds
+    ]
+
+  def refts(self) -> list[TrainStage]:
+    """See Plan."""
+    return [
+      self._stage("reft", parent, "pt", rate, self.config.reft.c_tr, parent.seed)
+      for parent in self.finetunes()
+      for rate in self.config.reft.learning_rates
+      if rate < parent.learning_rate
+    ]
+
+  def controls(self) -> list[TrainStage]:
+    """Scr. + FT: compiled for O_FT, then trained on O_PT by reFT's recipe."""
+    return [
+      self._stage("scratch_ft", self.compiled("ft"), "pt", rate, self.config.reft.c_tr, seed)
+      for rate in self.config.reft.learning_rates
+      for seed in self.config.seeds
+    ]
+
+  def swept(self, stage: Stage) -> dict[str, Any]:
+    """See Plan."""
+    if isinstance(stage, CompileStage):
+      return {"operand": stage.operand}
+    assert isinstance(stage, TrainStage)
+    return planning.finetuning_values(stage)
+
+  def classes(self, facts: dict) -> list[str]:
+    """See Plan."""
+    return facts["classes"]
+
+  def build(self, stage: RootStage) -> tuple[Any, dict]:
+    """See Plan."""
+    assert isinstance(stage, CompileStage)
+    return tracr_stage.build(
+      stage.task, operand=stage.operand, reading=stage.reading, mlp_exactness=stage.mlp_exactness
+    )
+
+  def restore(self, facts: dict) -> Any:
+    """See Plan."""
+    return tracr_stage.restore(facts)
+
+  def _stage(self, kind, parent, target, rate, c_tr, seed) -> TrainStage:
+    return TrainStage(kind, parent, self.task, target, self._settings(parent), float(rate), float(c_tr), int(seed))
+
+  def _settings(self, parent) -> TrainSettings:
+    """Noise is added to compiled weights only, once."""
+    noise = self.own.noise_std if isinstance(parent, CompileStage) else 0.0
+    more = {"noise_std": noise, "microbatches": self.own.microbatches}
+    return planning.settings_from(TrainSettings, self.config.training, **more)
+
+
+def plans(config: ConfigDict) -> list[TracrPlan]:
+  """A plan for each task of the config.
 
   Raises:
-    InputError: for anything the user can mend; what was trained until then is kept.
+    InputError: for a task that does not exist, or an empty sweep.
   """
-  plans = plans_of.plans(config)
-  store = Store(workdir)
-  measures = [importlib.import_module(f"experiments.measures.{name}") for name in config.measures]
-  stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
-  with Progress() as progress:
-    _trainer(config, store, progress).run(stages)
-    measured = _measure(config, plans, measures, store, progress)
-  folder = pathlib.Path(workdir) / config.name
-  facts = _facts(config, store, stages)
-  with writing(folder):
-    write_rows(folder / "rows.jsonl", measured.rows)
-    write_atomically(folder / "config.json", json.dumps(facts, indent=1, sort_keys=True).encode())
-    if measured.arrays:
-      write_atomically(folder / "arrays.npz", _npz(measured.arrays))
-  return folder, report(config, folder)
-
-
-def report(config: ConfigDict, folder: pathlib.Path) -> str:
-  """Figures and summary.md from what lies in the folder; trains and measures nothing.
-
-  Returns:
-    The short table to print.
-  """
-  rows = read_rows(folder / "rows.jsonl")
-  facts = json.loads((folder / "config.json").read_text())
-  arrays = dict(np.load(folder / "arrays.npz")) if (folder / "arrays.npz").exists() else {}
-  made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
-  with writing(folder):
-    for name, figure in made.figures.items():
-      save_figure(figure, folder / f"{name}.png")
-    write_atomically(folder / "summary.md", made.markdown(facts).encode())
-  return made.short
-
-
-def _trainer(config: ConfigDict, store: Store, progress) -> Trainer:
-  layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
-  return Trainer(
-    store,
-    build=_build,
-    model_of=tracr_stage.restore,
-    layout=layout,
-    lanes_per_program=config.lanes_per_program,
-    progress=progress,
-    checkpoint_seconds=config.checkpoint_seconds,
-    facts={"commit": _commit()},
-  )
-
-
-def _build(stage: CompileStage) -> tuple[Any, dict]:
-  return tracr_stage.build(stage.task, operand=stage.operand, reading=stage.reading, mlp_exactness=stage.mlp_exactness)
-
-
-def _measure(config: ConfigDict, plans, measures, store: Store, progress) -> Measured:
-  out = Measured()
-  for plan in plans:
-    models = Models(store, plan)
-    for name, measure in zip(config.measures, measures, strict=True):
-      progress.note(f"measuring {name}, {plan.task_name}")
-      found = measure.measure(models)
-      out.rows += found.rows
-      out.arrays |= found.arrays
-  return out
-
-
-def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
-  """What a number needs to be cited: config, what trained the models, versions, commit."""
-  own = [store.facts(stage) for stage in stages]
-  devices = sorted({fact["device"] for fact in own})
-  layouts = sorted({json.dumps(fact["layout"], sort_keys=True) for fact in own if "layout" in fact})
-  trained = sorted({fact["commit"] for fact in own})
-  found = {"config": config.to_dict(), "devices": devices, "layouts": layouts, "commit": _commit()}
-  found["trained_at"] = trained
-  return json.loads(json.dumps({**found, "versions": provenance(), "backend": jax.default_backend()}))
-
-
-def _commit() -> str:
-  """The commit of this checkout, with `+changes` if files differ from it; `unknown` outside a checkout."""
-  here = pathlib.Path(__file__).resolve().parent
-  try:
-    ask = {"cwd": here, "capture_output": True, "text": True, "check": True, "timeout": 10}
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], **ask).stdout.strip()
-    changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **ask).stdout.strip()
-  except (OSError, subprocess.SubprocessError):
-    return "unknown"
-  return commit + ("+changes" if changed else "")
-
-
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, allow_pickle=False, **arrays)
-  return buffer.getvalue()
+  planning.check_sweep(config, list(TASKS))
+  return [TracrPlan(config, name) for name in config.tasks]

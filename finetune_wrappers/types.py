@@ -6,6 +6,7 @@ F hidden units of an MLP, C classes, R runs (lanes of a sweep), K weights or neu
 """
 
 import json
+import math
 from typing import Any, NamedTuple
 
 Params = Any  # a plain pytree of arrays, as Flax Linen keeps them
@@ -15,11 +16,23 @@ class InputError(ValueError):
   """What the user gave cannot be used. The message is one line: the field, and what is allowed."""
 
 
+def require(ok: bool, field: str, value: Any, allowed: str) -> None:
+  """Raises InputError with the field's name and what is allowed, unless ok."""
+  if not ok:
+    raise InputError(f"{field}: {value!r} is not allowed; use {allowed}")
+
+
+def require_not_negative(settings: Any, field: str) -> None:
+  """Raises InputError unless that attribute is 0 or more and finite."""
+  value = getattr(settings, field)
+  require(value >= 0 and math.isfinite(value), field, value, "0 or more")
+
+
 class Batch(NamedTuple):
   """Strings with the right answers for both operands.
 
   Attributes:
-    tokens: int32 [B, T], token ids, BOS first, pads last.
+    tokens: int32 [B, T], token ids up to where the answer is read; where a prompt names the operand, O_FT's.
     target_pt: int32 [B], class of r(x, O_PT), the answer for the pretraining operand.
     target_ft: int32 [B], class of r(x, O_FT), the answer for the fine-tuning operand.
   """

@@ -8,8 +8,8 @@ import pytest
 
 from configs import common
 from experiments.measures import behaviour, maps, readings, row_of
-from experiments.models import Trained, swept_values
-from experiments.plan import Plan
+from experiments.models import Trained
+from experiments.tracr import TracrPlan
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.training import step
@@ -25,14 +25,14 @@ def config_of(name, **task):
 
 @pytest.fixture(scope="module")
 def counter():
-  return Plan(config_of("counter", num_letters=5, vocab_size=4, num_pads=1), "counter")
+  return TracrPlan(config_of("counter", num_letters=5, vocab_size=4, num_pads=1), "counter")
 
 
 @pytest.fixture(scope="module")
 def largest():
   """2nd against 4th largest of 5 among 10 letters."""
   task = {"num_letters": 5, "vocab_size": 10, "num_pads": 1, "rank_pt": 2, "rank_ft": 4, "q": 3}
-  return Plan(config_of("max_identifier", **task), "max_identifier")
+  return TracrPlan(config_of("max_identifier", **task), "max_identifier")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_chosen_inputs_are_the_first_of_the_test_set_unless_the_config_names_som
   counter.config.maps.drawn = 3
   drawn = maps.chosen_inputs(counter)
   assert list(drawn) == [string.strip("<>") for string in spelled(counter.task, step.test_sets(counter.task, 3)[0])]
-  own = Plan(counter.config.copy_and_resolve_references(), "counter")
+  own = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   own.config.maps.inputs.counter = ("abcda", "bbbbb")
   named = maps.chosen_inputs(own)
   tokens = Batch(np.stack(list(named.values())), None, None)
@@ -125,7 +125,7 @@ def test_chosen_inputs_are_the_first_of_the_test_set_unless_the_config_names_som
 
 
 def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
-  plan = Plan(counter.config.copy_and_resolve_references(), "counter")
+  plan = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (0, 1), (0.1,), (1.0,)
   found = maps.measure(
     models_of(plan, lambda stage: trained(stage, small, diverged_step=3 * getattr(stage, "seed", -1)))
@@ -146,7 +146,7 @@ def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
 
 
 def test_activation_shift_is_relative_to_the_compiled_model(counter, small):
-  plan = Plan(counter.config.copy_and_resolve_references(), "counter")
+  plan = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (4,), (0.1,), (1.0,)
   model, params = small
   moved = jax.tree.map(lambda leaf: 1.1 * leaf, params)
@@ -167,7 +167,7 @@ def test_activation_shift_is_relative_to_the_compiled_model(counter, small):
 @pytest.fixture
 def stages(counter):
   """A fine-tuning, the reFT that starts from it, and the control, of one seed."""
-  plan = Plan(counter.config.copy_and_resolve_references(), "counter")
+  plan = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (7,), (0.1,), (0.5,)
   plan.config.finetune.targets, plan.config.reft.learning_rates = ("random",), (0.01,)
   return plan, plan.finetunes()[0], plan.refts()[0], plan.controls()[0]
@@ -177,10 +177,10 @@ def test_rows_carry_what_was_swept(stages):
   plan, finetune, reft, control = stages
   tuned = {"learning_rate": 0.1, "c_tr": 0.5, "target": "random"}
   reversed_ = {"reft_learning_rate": 0.01, "reft_c_tr": 0.0}
-  assert swept_values(finetune) == tuned
-  assert swept_values(reft) == {**tuned, **reversed_}
-  assert swept_values(control) == reversed_
-  assert swept_values(plan.compiled("ft")) == {"operand": "ft"}
+  assert plan.swept(finetune) == tuned
+  assert plan.swept(reft) == {**tuned, **reversed_}
+  assert plan.swept(control) == reversed_
+  assert plan.swept(plan.compiled("ft")) == {"operand": "ft"}
   row = row_of(plan, reft, "acc_pt", 0.25, c_te=1)
   common_fields = {"experiment": "some_figure", "setting": "tracr", "task": "counter", "seed": 7, "step": 6}
   assert row == {**common_fields, "stage": "reft", "metric": "acc_pt", "value": 0.25, "c_te": 1, **tuned, **reversed_}

@@ -44,7 +44,7 @@ def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypat
   folder, _ = runner.run(config, str(workdir))
   before = (folder / "rows.jsonl").read_bytes()
   monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._train", None)
-  monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._compile", None)
+  monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._make_root", None)
   runner.run(config, str(workdir))
   assert (folder / "rows.jsonl").read_bytes() == before
 

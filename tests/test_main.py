@@ -8,8 +8,7 @@ import time
 import pytest
 
 from configs import quickstart, tab03_behaviour
-from experiments import plan as plans_of
-from experiments import runner
+from experiments import runner, tracr
 from experiments.measures import maps, pruning
 from finetune_wrappers.types import InputError
 
@@ -83,7 +82,7 @@ def test_q_that_no_string_can_satisfy_is_refused():
   config = tab03_behaviour.get_config("smoke")
   config.unlock()
   config.max_identifier.task.q = 1
-  plan = plans_of.plans(config)[1]
+  plan = tracr.plans(config)[1]
   with pytest.raises(InputError, match="q: no string .* use 2 to 19"):
     plan.finetunes()
 
@@ -91,7 +90,7 @@ def test_q_that_no_string_can_satisfy_is_refused():
 def test_inputs_of_maps_and_pruning_are_checked_before_training():
   config = quickstart.get_config("smoke")
   config.unlock()
-  plan = plans_of.plans(config)[0]
+  plan = tracr.plans(config)[0]
   for string, words in (("abcz12", "vocabulary"), ("ab", "use 6")):
     config.maps.inputs.counter = (string,)
     with pytest.raises(InputError, match=words):

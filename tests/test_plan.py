@@ -5,14 +5,14 @@ import itertools
 import pytest
 
 from configs import quickstart, tab03_behaviour, tab04_reft_grid
-from experiments import plan as plans_of
+from experiments import tracr
 from experiments.measures import pruning
 from finetune_wrappers.training.stages import CompileStage
 from finetune_wrappers.types import InputError
 
 
 def test_table_3_at_paper_trains_28_cells_by_5_seeds_for_each_task():
-  plans = plans_of.plans(tab03_behaviour.get_config("paper"))
+  plans = tracr.plans(tab03_behaviour.get_config("paper"))
   assert [plan.task_name for plan in plans] == ["counter", "max_identifier"]
   cells = itertools.product((0.1, 0.01, 0.001, 0.0001), (0, 0.2, 0.5, 0.6, 0.8, 0.9, 1), range(5))
   expected = sorted(cells)
@@ -24,7 +24,7 @@ def test_table_3_at_paper_trains_28_cells_by_5_seeds_for_each_task():
 
 
 def test_reft_is_only_at_rates_below_the_fine_tunings():
-  plan = plans_of.plans(tab04_reft_grid.get_config("paper"))[0]
+  plan = tracr.plans(tab04_reft_grid.get_config("paper"))[0]
   stages = plan.refts()
   pairs = {(0.1, 0.01), (0.1, 0.001), (0.1, 0.0001), (0.01, 0.001), (0.01, 0.0001), (0.001, 0.0001)}
   assert {(stage.parent.learning_rate, stage.learning_rate) for stage in stages} == pairs
@@ -35,7 +35,7 @@ def test_reft_is_only_at_rates_below_the_fine_tunings():
 
 
 def test_controls_are_compiled_for_o_ft_and_trained_on_o_pt_by_refts_recipe():
-  plan = plans_of.plans(tab04_reft_grid.get_config("paper"))[1]
+  plan = tracr.plans(tab04_reft_grid.get_config("paper"))[1]
   controls = plan.controls()
   assert {(c.learning_rate, c.seed) for c in controls} == set(itertools.product((0.01, 0.001, 0.0001), range(5)))
   assert len(controls) == 15
@@ -45,7 +45,7 @@ def test_controls_are_compiled_for_o_ft_and_trained_on_o_pt_by_refts_recipe():
 
 
 def test_noise_is_added_to_compiled_weights_only():
-  for plan in plans_of.plans(tab04_reft_grid.get_config("quick")):
+  for plan in tracr.plans(tab04_reft_grid.get_config("quick")):
     stages = [*plan.finetunes(), *plan.refts(), *plan.controls()]
     assert {stage.kind for stage in stages} == {"finetune", "reft", "scratch_ft"}
     for stage in stages:
@@ -59,7 +59,7 @@ def test_an_empty_sweep_is_refused_by_name(field):
   config.unlock()
   config.update_from_flattened_dict({field: ()})
   with pytest.raises(InputError, match=rf"\A{field}: empty"):
-    plans_of.plans(config)
+    tracr.plans(config)
 
 
 def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():
@@ -67,4 +67,4 @@ def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():
   config.unlock()
   config.pruning.scores = ("gradient", "random")
   with pytest.raises(InputError, match="pruning.scores: 'random' is not one of gradient, gradient_abs, magnitude"):
-    pruning.stages(plans_of.plans(config)[0])
+    pruning.stages(tracr.plans(config)[0])

@@ -11,7 +11,6 @@ import pytest
 
 from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask
 from finetune_wrappers.training import stages
-from finetune_wrappers.training.loop import stream_of
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, TrainStage, ancestors
 from finetune_wrappers.types import InputError
@@ -181,18 +180,18 @@ def test_the_ends_of_the_range_of_c_tr_are_allowed(c_tr):
 
 
 def test_noise_and_data_depend_on_seed_kind_and_target_and_not_on_what_is_swept():
-  stream = stream_of(FINETUNE)
+  stream = FINETUNE.lane.stream
   assert 0 <= stream < 2**32
   swept = {"learning_rate": 1e-3, "c_tr": 0.0, "settings": REFT.settings, "parent": REFT}
   for field, value in swept.items():
-    assert stream_of(dataclasses.replace(FINETUNE, **{field: value})) == stream
+    assert dataclasses.replace(FINETUNE, **{field: value}).lane.stream == stream
   others = {"seed": 4, "kind": "reft", "target": "random"}
-  streams = {stream_of(dataclasses.replace(FINETUNE, **{field: value})) for field, value in others.items()}
+  streams = {dataclasses.replace(FINETUNE, **{field: value}).lane.stream for field, value in others.items()}
   assert len(streams | {stream}) == 4
 
 
 def test_streams_of_many_seeds_are_distinct():
-  assert len({stream_of(dataclasses.replace(FINETUNE, seed=seed)) for seed in range(500)}) == 500
+  assert len({dataclasses.replace(FINETUNE, seed=seed).lane.stream for seed in range(500)}) == 500
 
 
 def test_noise_does_not_ask_for_another_program():

@@ -11,7 +11,9 @@ from flax import traverse_util
 from scipy import special, stats
 from tiny import LENGTH, LETTERS, MODEL, TASK, fresh, model_of, params_of, sample, settings_with, task_with
 
-from finetune_wrappers.training import optim, step
+from finetune_wrappers.tasks.task import TARGETS
+from finetune_wrappers.tasks.tracr_tasks import CounterTask
+from finetune_wrappers.training import losses, optim, step
 from finetune_wrappers.types import Batch, InputError
 
 PARAMS = params_of(MODEL)
@@ -186,7 +188,7 @@ def test_gradient_of_the_loss_is_the_numerical_one(positions):
 
     def loss(leaves):
       tree = traverse_util.unflatten_dict(leaves, sep="/")
-      return step.loss_fn(model, TASK, settings, tree, BATCH.tokens, BATCH.target_ft)
+      return losses.loss_fn(model, TASK, settings, tree, BATCH.tokens, BATCH.target_ft)
 
     both = jax.jit(jax.value_and_grad(loss))
     gradient = both(params)[1]
@@ -224,18 +226,19 @@ def test_loss_at_letters_is_the_mean_over_letters_and_leaves_out_start_and_pads(
     for row, label in enumerate(BATCH.target_ft)
     for place in range(1, LENGTH - 1)
   ]
-  loss = jax.jit(lambda batch: step.loss_fn(MODEL, TASK, settings, PARAMS, batch.tokens, batch.target_ft))(BATCH)
+  loss = jax.jit(lambda batch: losses.loss_fn(MODEL, TASK, settings, PARAMS, batch.tokens, batch.target_ft))(BATCH)
   assert float(loss) == pytest.approx(np.mean(parts), rel=1e-5)
 
 
 def test_target_is_the_lanes_and_random_takes_the_labels_from_other_strings():
   batch = Batch(np.zeros((9, 3), int), np.arange(9), np.arange(9) + 20)
-  pt, ft, random = (np.asarray(jax.jit(step.target_of)(batch, step.TARGETS.index(t))) for t in ("pt", "ft", "random"))
+  question = jax.jit(CounterTask().question)
+  pt, ft, random = (np.asarray(question(batch, TARGETS.index(target))[1]) for target in ("pt", "ft", "random"))
   np.testing.assert_array_equal(pt, batch.target_pt)
   np.testing.assert_array_equal(ft, batch.target_ft)
   assert np.all(random != batch.target_pt)
   repeated = batch._replace(target_pt=np.array([1, 1, 2, 3, 3, 3, 0, 0, 5]))
-  labels = np.asarray(step.target_of(repeated, step.TARGETS.index("random"))).tolist()
+  labels = np.asarray(CounterTask().question(repeated, TARGETS.index("random"))[1]).tolist()
   assert collections.Counter(labels) == collections.Counter(repeated.target_pt.tolist())
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune_wrappers.models.tracr_model import TracrTransformer
+from finetune_wrappers.tasks.task import TARGETS
+from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort, step
 from finetune_wrappers.training.optim import TrainSettings, direction
 from finetune_wrappers.types import Batch
@@ -24,13 +26,16 @@ def sample(key, batch_size, c_tr):
   return Batch(tokens, (letters == 0).sum(axis=1), (letters == 1).sum(axis=1))
 
 
-Task = collections.namedtuple("Task", "sample sample_test answer_position num_letters")  # hashable, as jit needs it
+# Hashable, as jit needs it.
+Task = collections.namedtuple("Task", "sample sample_test question prompted answer_position num_letters")
 
 
 def task_with(sampler):
   return Task(
     sample=sampler,
     sample_test=lambda key, size, c_te: sampler(key, size, float(c_te)),
+    question=CounterTask().question,
+    prompted=False,
     answer_position=2,
     num_letters=LETTERS,
   )
@@ -95,7 +100,7 @@ def lanes_of(seed, number, model=MODEL):
   generator = np.random.default_rng(seed)
   lanes = [
     step.Lane(10 ** generator.uniform(-3, -1), generator.uniform(), int(generator.integers(2**32)), target, 0.0)
-    for target in generator.choice(step.TARGETS, number)
+    for target in generator.choice(TARGETS, number)
   ]
   return lanes, [params_of(model, int(generator.integers(2**32))) for _ in lanes]
 

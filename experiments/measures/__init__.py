@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.models import swept_values
 from experiments.plan import Plan
 from finetune_wrappers.reporting.rows import Row, make_row
 from finetune_wrappers.training.stages import Stage
@@ -36,10 +35,10 @@ def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: 
     **fields: `step` (the last by default), and whatever else was swept.
   """
   last = getattr(getattr(stage, "settings", None), "steps", 0)
-  known = {"step": last, "seed": getattr(stage, "seed", 0), **swept_values(stage), **fields}
+  known = {"step": last, "seed": getattr(stage, "seed", 0), **plan.swept(stage), **fields}
   return make_row(
     experiment=plan.config.name,
-    setting="tracr",
+    setting=plan.setting,
     task=plan.task_name,
     stage=kind or stage.kind,
     metric=metric,

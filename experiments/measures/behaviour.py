@@ -8,13 +8,13 @@ import numpy as np
 from experiments.measures import Measured, row_of
 from experiments.models import Models, Trained
 from finetune_wrappers.training import step
-from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """Compiled, fine-tuned; with `config.reft.measure` reverse fine-tuned and the control too."""
+  """What is fine-tuned, fine-tuned; with `config.reft.measure` reverse fine-tuned and the controls too."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
-  return [plan.compiled(), *plan.finetunes(), *reft]
+  return [*plan.bases(), *plan.finetunes(), *reft]
 
 
 def measure(models: Models) -> Measured:
@@ -27,11 +27,11 @@ def measure(models: Models) -> Measured:
   out = Measured()
   for stage in stages(plan):
     trained = models.load(stage)
-    if stage.kind == "compile":
-      out.rows += _compiled_rows(models, trained)
+    if not isinstance(stage, TrainStage):
+      out.rows += _untrained_rows(models, trained)
       continue
     chosen = range(len(trained.steps))
-    if stage.kind == "finetune" and not plan.config.finetune.curves:
+    if stage.kind in ("pretrain", "finetune") and not plan.config.finetune.curves:
       kept = {0, 1000, int(trained.steps[-1])}
       chosen = [i for i in chosen if int(trained.steps[i]) in kept]
     out.rows += [row for i in chosen for row in _rows_at(plan, trained, i)]
@@ -50,7 +50,7 @@ def _rows_at(plan, trained: Trained, index: int) -> list:
   return rows
 
 
-def _compiled_rows(models: Models, trained: Trained) -> list:
+def _untrained_rows(models: Models, trained: Trained) -> list:
   plan = models.plan
   tests = step.test_sets(plan.task, plan.config.training.eval_size)
   with jax.default_matmul_precision("highest"):

@@ -1,11 +1,13 @@
 """What the labels look like, and how far guessing gets: beside every accuracy."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
 from experiments.measures import Measured
 from experiments.models import Models
-from finetune_wrappers.reporting.rows import make_row
+from finetune_wrappers.reporting.rows import Row, make_row
 from finetune_wrappers.statistics import guess_baseline
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
@@ -14,34 +16,51 @@ _SAMPLES = 10_000
 
 
 def stages(plan) -> list[Stage]:
-  """The compiled program, which names the classes."""
-  return [plan.compiled()]
+  """What is fine-tuned; its root names the classes."""
+  return list(plan.bases())[:1]
 
 
 def measure(models: Models) -> Measured:
   """Label distributions of the test sets and of training at C_Tr = 0 and 1; the guess baseline of each test set."""
   plan = models.plan
-  classes = models.load(plan.compiled()).classes
-  common = {"experiment": plan.config.name, "setting": "tracr", "task": plan.task_name, "stage": "data"}
-  out = Measured()
-  tests = step.test_sets(plan.task, plan.config.training.eval_size)
-  for c_te, batch in tests.items():
-    for operand, labels in (("pt", batch.target_pt), ("ft", batch.target_ft)):
-      guess = {"metric": "guess_baseline", "operand": operand, "c_te": c_te, "value": guess_baseline(labels)}
-      out.rows.append(make_row(**common, step=0, seed=0, **guess))
-      out.rows += _shares(common, labels, classes, operand=operand, c_te=c_te)
+  classes = models.load(plan.bases()[0]).classes
+  out = Measured(rows=rows_of_tests(plan, classes, plan.config.training.eval_size))
   sample = jax.jit(plan.task.sample, static_argnums=1)
   for c_tr in (0.0, 1.0):
     batch = sample(jax.random.key(step.TEST_SEED + 1), _SAMPLES, c_tr)
-    out.rows += _shares(common, batch.target_pt, classes, operand="pt", c_tr=c_tr)
-    out.rows += _shares(common, batch.target_ft, classes, operand="ft", c_tr=c_tr)
+    out.rows += _shares(plan, batch.target_pt, classes, operand="pt", c_tr=c_tr)
+    out.rows += _shares(plan, batch.target_ft, classes, operand="ft", c_tr=c_tr)
   return out
 
 
-def _shares(common: dict, labels, classes: list[str], **fields) -> list:
+def rows_of_tests(plan, classes: list[str], size: int, *, kind: str = "data") -> list[Row]:
+  """Label distributions and guess baselines of the test sets of one size; another size has other strings.
+
+  Args:
+    plan: names the experiment and the task.
+    classes: symbol of each class.
+    size: strings of each test set.
+    kind: the rows' `stage`: that of the accuracies they stand beside, or `data` for training's.
+  """
+  rows = []
+  for c_te, batch in step.test_sets(plan.task, size).items():
+    for operand, labels in (("pt", batch.target_pt), ("ft", batch.target_ft)):
+      fields = {"kind": kind, "operand": operand, "c_te": c_te}
+      rows.append(data_row(plan, "guess_baseline", guess_baseline(labels), **fields))
+      rows += _shares(plan, labels, classes, **fields)
+  return rows
+
+
+def data_row(plan, metric: str, value: float, *, kind: str = "data", **fields: Any) -> Row:
+  """A row about strings, which no seed and no step changes."""
+  common = {"experiment": plan.config.name, "setting": plan.setting, "task": plan.task_name, "stage": kind}
+  return make_row(**common, metric=metric, value=value, step=0, seed=0, **fields)
+
+
+def _shares(plan, labels, classes: list[str], **fields) -> list[Row]:
   counts = np.bincount(np.asarray(labels), minlength=len(classes))
   return [
-    make_row(**common, step=0, seed=0, metric="label_share", value=count / counts.sum(), label=name, **fields)
+    data_row(plan, "label_share", count / counts.sum(), label=name, **fields)
     for name, count in zip(classes, counts.tolist(), strict=True)
     if count
   ]

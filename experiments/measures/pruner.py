@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from finetune_wrappers.analysis import pruning
-from finetune_wrappers.training import step
+from finetune_wrappers.training import losses, step
 from finetune_wrappers.types import Params
 
 # The batch that scores weights is drawn apart from the test sets.
@@ -53,7 +53,7 @@ class Pruner:
     """dL/dw, L the cross-entropy of the O_PT answer."""
 
     def loss(p):
-      logits = step.answer_logits(self._model, p, self._batch.tokens, self._task.answer_position)
+      logits = losses.answer_logits(self._model, p, self._batch.tokens, self._task.answer_position)
       return optax.softmax_cross_entropy_with_integer_labels(logits, self._batch.target_pt).mean()
 
     return jax.grad(loss)(params)
@@ -91,6 +91,6 @@ class Pruner:
     ks = jnp.asarray(self._config.histogram_ks)
 
     def answers(batch, p):
-      return step.answer_logits(self._model, p, batch.tokens, self._task.answer_position).argmax(axis=-1)
+      return losses.answer_logits(self._model, p, batch.tokens, self._task.answer_position).argmax(axis=-1)
 
     return {c: pruning.curve(params, places, ks, functools.partial(answers, b)) for c, b in self._tests.items()}

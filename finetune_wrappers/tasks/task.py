@@ -4,6 +4,9 @@ from typing import Any, Protocol
 
 from finetune_wrappers.types import Batch, InputError
 
+# Which answer trains: for O_PT, for O_FT, or a wrong one on purpose (randFT, App. E.4).
+TARGETS = ("pt", "ft", "random")
+
 
 class Task(Protocol):
   """Strings with answers for O_PT and O_FT and a spurious correlation of known probability.
@@ -13,14 +16,14 @@ class Task(Protocol):
     length: T, positions of a string, BOS and pads included.
     num_classes: V, classes of the answer.
     answer_position: where the answer is read, BOS being 0.
-    num_letters: letters of a string; they stand at positions 1..num_letters.
+    prompted: whether the string itself says which operand is asked for.
   """
 
   name: str
   length: int
   num_classes: int
   answer_position: int
-  num_letters: int
+  prompted: bool
 
   def sample(self, key: Any, batch_size: int, c_tr: Any) -> Batch:
     """Draws training strings; jittable.
@@ -37,6 +40,10 @@ class Task(Protocol):
 
   def sample_test(self, key: Any, batch_size: int, c_te: int) -> Batch:
     """Draws a test set at C_Te = 0 or 1 (static): no string carries the correlation, or every one."""
+    ...
+
+  def question(self, batch: Batch, target: Any) -> tuple[Any, Any]:
+    """(tokens [B, T], classes [B]) of a batch asked for one of TARGETS; target is its place and may be traced."""
     ...
 
 

@@ -33,6 +33,8 @@ class _LetterStrings:
   num_pads: int
   q: int
 
+  prompted = False  # a compiled program answers for the operand it was compiled for
+
   @property
   def max_seq_len(self) -> int:
     """Letters and pads: the length the program is compiled for."""
@@ -57,6 +59,15 @@ class _LetterStrings:
   def symbols(self) -> tuple[str, ...]:
     """Token ids' symbols, in Tracr's order (sorted, BOS and pad among the letters)."""
     return tuple(sorted([*self.letters, "compiler_bos", "compiler_pad"]))
+
+  def question(self, batch: Batch, target):
+    """See `Task.question`.
+
+    `random` is the O_PT answer of the neighbouring string, so labels keep their distribution and say nothing about
+    the string.
+    """
+    answers = jnp.stack([batch.target_pt, batch.target_ft, jnp.roll(batch.target_pt, 1)])
+    return batch.tokens, answers[target]
 
   def _tokens(self, letters_BxL):
     """Letter numbers 0, 1, ... to token ids between BOS and pads."""

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.training import step
-from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.optim import Recipe
 from finetune_wrappers.types import InputError, Params
 
 # A layout can gain a third; compiling it must cost less than a tenth of that.
@@ -58,7 +58,7 @@ class Cohort:
     layout: how lanes are laid out.
   """
 
-  def __init__(self, model: Any, task: Task, settings: TrainSettings, layout: Layout):
+  def __init__(self, model: Any, task: Task, settings: Recipe, layout: Layout):
     self.layout = layout
     self.settings = settings
     tests = step.test_sets(task, settings.eval_size)
@@ -129,13 +129,15 @@ class Cohort:
 
 
 def lane_arrays(lanes: Sequence[step.Lane]) -> step.Lane:
-  """R lanes of Python numbers as one of arrays [R], with `target` a name of `step.TARGETS`."""
+  """R lanes of Python numbers as one of arrays [R], with `target` a name of `TARGETS`."""
   return step.Lane(
     learning_rate=np.array([lane.learning_rate for lane in lanes], np.float32),
     c_tr=np.array([lane.c_tr for lane in lanes], np.float32),
     stream=np.array([lane.stream for lane in lanes], np.uint32),
-    target=np.array([step.TARGETS.index(lane.target) for lane in lanes], np.int32),
+    target=np.array([TARGETS.index(lane.target) for lane in lanes], np.int32),
     noise_std=np.array([lane.noise_std for lane in lanes], np.float32),
+    prior=np.array([lane.prior for lane in lanes], np.float32),
+    mix=np.array([lane.mix for lane in lanes], np.float32),
   )
 
 

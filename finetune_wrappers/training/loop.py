@@ -13,8 +13,7 @@ import jax
 import numpy as np
 
 from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training.stages import CompileStage, Stage, TrainStage, ancestors
-from finetune_wrappers.training.step import Lane
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
@@ -26,7 +25,7 @@ class Trainer:
 
   Args:
     store: where stages are kept.
-    build: CompileStage -> (arrays {"params": ...}, facts); makes a root stage.
+    build: root stage -> (arrays {"params": ...}, facts)
     model_of: facts of a root stage -> Flax module.
     layout: None calibrates; or a fixed Layout.
     lanes_per_program: most lanes in one program; 0 means one for each CPU device, 64 for each accelerator.
@@ -39,7 +38,7 @@ class Trainer:
     self,
     store: Store,
     *,
-    build: Callable[[CompileStage], tuple[Any, dict]],
+    build: Callable[[RootStage], tuple[Any, dict]],
     model_of: Callable[[dict], Any],
     layout: cohorts.Layout | None = None,
     lanes_per_program: int = 0,
@@ -65,15 +64,15 @@ class Trainer:
     self._done, self._total = 0, sum(s.settings.steps for s in missing if isinstance(s, TrainStage))
     while missing:
       ready = [s for s in missing if not isinstance(s, TrainStage) or self._store.has(s.parent)]
-      roots = [s for s in ready if isinstance(s, CompileStage)]
+      roots = [s for s in ready if not isinstance(s, TrainStage)]
       if roots:
-        self._compile(roots[0])
+        self._make_root(roots[0])
       else:
         self._train_group(_same_program([s for s in ready if isinstance(s, TrainStage)]))
       missing = [s for s in missing if not self._store.has(s)]
 
-  def _compile(self, stage: CompileStage) -> None:
-    self._progress(self._done, self._total, f"compiling {stage.task.name}")
+  def _make_root(self, stage: RootStage) -> None:
+    self._progress(self._done, self._total, stage.label)
     with self._store.lock(stage.key):
       if not self._store.has(stage):
         arrays, facts = self._build(stage)
@@ -97,9 +96,9 @@ class Trainer:
 
   def _train(self, lanes: list[TrainStage], key: str, lane_steps: int) -> None:
     stage = lanes[0]
-    model = self._model_of(self._store.load(ancestors(stage)[0])[1])
+    model = self._model_of(self._store.load(root_of(stage))[1])
     params = [self._store.load(lane.parent)[0]["params"] for lane in lanes]
-    lane = cohorts.lane_arrays([_lane_of(stage) for stage in lanes])
+    lane = cohorts.lane_arrays([stage.lane for stage in lanes])
     kept = self._store.load_progress(key)
     program, rates = self._program(model, stage, params, lane, lane_steps)
     curves = self._advance_to_end(program, lanes, params, lane, key, kept)
@@ -183,19 +182,6 @@ def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:
   return [stage for stage in wanted.values() if not store.has(stage)]
 
 
-def stream_of(stage: TrainStage) -> int:
-  """32 bits that seed a lane's noise and data: its seed and kind, but not its learning rate or C_Tr.
-
-  So the lanes of a sweep differ in what is swept and not in noise as well.
-  """
-  text = f"{stage.kind} {stage.target} {stage.seed}"
-  return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def _lane_of(stage: TrainStage) -> Lane:
-  return Lane(stage.learning_rate, stage.c_tr, stream_of(stage), stage.target, stage.settings.noise_std)
-
-
 def provenance() -> dict[str, str]:
   """Device and versions, to be kept with every stage."""
   return {
@@ -218,14 +204,8 @@ def _processor() -> str:
 
 def _same_program(stages: list[TrainStage]) -> list[TrainStage]:
   first = stages[0]
-  return [s for s in stages if s.program == first.program and _architecture(s) == _architecture(first)]
-
-
-def _architecture(stage: TrainStage) -> tuple:
-  """What decides the shapes of a model: its root without the operand, which changes only weights."""
-  root = ancestors(stage)[0]
-  assert isinstance(root, CompileStage)
-  return (root.task, root.reading)
+  shapes = root_of(first).architecture
+  return [s for s in stages if s.program == first.program and root_of(s).architecture == shapes]
 
 
 def _like(state, leaves: Sequence[np.ndarray], program, number: int):

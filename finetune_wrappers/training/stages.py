@@ -5,10 +5,10 @@ import functools
 import hashlib
 from typing import Any
 
-from finetune_wrappers.tasks.task import Task, check_probability
-from finetune_wrappers.training.optim import TrainSettings
-from finetune_wrappers.training.step import TARGETS
-from finetune_wrappers.types import InputError, canonical_json
+from finetune_wrappers.tasks.task import TARGETS, Task, check_probability
+from finetune_wrappers.training.optim import Recipe
+from finetune_wrappers.training.step import Lane
+from finetune_wrappers.types import InputError, canonical_json, require
 
 # A stage's key covers what it is, not the code that made it. Raise this when a change of the code changes
 # results, so that old folders are left alone instead of being passed off as new ones.
@@ -56,6 +56,46 @@ class CompileStage(_Keyed):
     if self.operand not in ("pt", "ft"):
       raise InputError(f"operand: {self.operand!r} is not one of pt, ft")
 
+  @property
+  def architecture(self) -> tuple:
+    """What decides the shapes of its weights: all but the operand."""
+    return (self.task, self.reading)
+
+  @property
+  def label(self) -> str:
+    """What making it is called."""
+    return f"compiling {self.task.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class InitStage(_Keyed):
+  """A network as it is before any training.
+
+  Attributes:
+    model: its description, such as a `GPTConfig`.
+    seed: of the initial weights.
+  """
+
+  model: Any
+  seed: int
+  kind = "init"
+
+  def __post_init__(self):
+    require(self.seed >= 0, "seed", self.seed, "0 or more")
+
+  @property
+  def architecture(self) -> tuple:
+    """What decides the shapes of its weights."""
+    return (self.model,)
+
+  @property
+  def label(self) -> str:
+    """What making it is called."""
+    return "drawing initial weights"
+
+
+RootStage = CompileStage | InitStage
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainStage(_Keyed):
@@ -73,10 +113,10 @@ class TrainStage(_Keyed):
   """
 
   kind: str
-  parent: "CompileStage | TrainStage"
+  parent: "RootStage | TrainStage"
   task: Task
   target: str
-  settings: TrainSettings
+  settings: Recipe
   learning_rate: float
   c_tr: float
   seed: int
@@ -98,10 +138,55 @@ class TrainStage(_Keyed):
 
     Target and noise are values of a lane, so that fine-tuning, reFT and its control compile once.
     """
-    return (self.task, dataclasses.replace(self.settings, noise_std=0.0))
+    return (self.task, self.settings.shared())
+
+  @property
+  def lane(self) -> Lane:
+    """What sets it apart from the other lanes of its program; `target` by name."""
+    return Lane(self.learning_rate, self.c_tr, self._stream, self.target, getattr(self.settings, "noise_std", 0.0))
+
+  @property
+  def _stream(self) -> int:
+    """32 bits that seed a lane's noise and data: its seed and kind, but not its learning rate or C_Tr.
+
+    So the lanes of a sweep differ in what is swept and not in noise as well.
+    """
+    text = f"{self.kind} {self.target} {self.seed}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-Stage = CompileStage | TrainStage
+@dataclasses.dataclass(frozen=True)
+class TextStage(TrainStage):
+  """One run of training on prompted text (PCFG).
+
+  Attributes:
+    prior: P_T(O) of its pretraining samples, by operand; the text has no others where nothing is mixed in.
+    mix: probability that a string is a pretraining sample (App. E.1).
+  """
+
+  prior: tuple[float, ...]
+  mix: float
+
+  def __post_init__(self):
+    super().__post_init__()
+    fine = all(0 <= share <= 1 for share in self.prior) and abs(sum(self.prior) - 1) < 1e-6
+    require(fine, "prior", self.prior, "shares from 0 to 1 that sum to 1, one for each operand")
+    check_probability("mix", self.mix)
+
+  @property
+  def lane(self) -> Lane:
+    """See TrainStage."""
+    return super().lane._replace(prior=self.prior, mix=self.mix)
+
+
+Stage = RootStage | TrainStage
+
+
+def root_of(stage: Stage) -> RootStage:
+  """Where the stage's weights began."""
+  while isinstance(stage, TrainStage):
+    stage = stage.parent
+  return stage
 
 
 def ancestors(stage: Stage) -> list[Stage]:
