@@ -23,6 +23,7 @@ REQUIREMENTS = [
 EXTRAS = {
   "test": [
     "hypothesis>=6.130,<7",
+    "nltk>=3.9,<4",  # its PCFG is what ours is tested against, and the benchmark of the sampler runs it too
     "pyright[nodejs]>=1.1.414,<1.2",  # [nodejs] brings Node as a wheel; plain pyright downloads it from nodejs.org
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",

@@ -14,6 +14,11 @@ PRESETS = ("smoke", "quick", "paper")
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 C_TRS = (0.0, 0.2, 0.5, 0.6, 0.8, 0.9, 1.0)
 
+# "Same recipe with a smaller learning rate" than the fine-tuning's. reFT strings carry no correlation: with it,
+# answering for O_FT minus q would pass for the old capability. Revived means Acc. O_PT of `threshold` at C_Te = 0; the
+# paper names no threshold.
+REFT = {"measure": False, "c_tr": 0.0, "threshold": 0.8}
+
 
 def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: str) -> ConfigDict:
   """A config with every key of the Tracr half; the caller changes what its figure needs and locks it.
@@ -47,11 +52,8 @@ def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: s
   config.finetune = ConfigDict(
     {"learning_rates": LEARNING_RATES, "c_trs": (0.0, 1.0), "targets": ("ft",), "curves": False}
   )
-  # "Same recipe with a smaller learning rate" than the fine-tuning's. reFT strings carry no correlation: with
-  # it, answering for O_FT minus q would pass for the old capability. Revived means Acc. O_PT of `threshold`
-  # at C_Te = 0; the paper names no threshold.
-  config.reft = ConfigDict({"measure": False, "learning_rates": (1e-3,), "c_tr": 0.0, "threshold": 0.8})
-  config.pruning = _pruning(preset)
+  config.reft = ConfigDict({**REFT, "learning_rates": (1e-3,)})
+  config.pruning = pruning_section(preset)
   # Strings whose maps are drawn: the config's own, or else the first `drawn` of the C_Te = 0 test set.
   config.maps = ConfigDict(
     {
@@ -68,7 +70,8 @@ def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: s
   return config
 
 
-def _pruning(preset: str) -> ConfigDict:
+def pruning_section(preset: str) -> ConfigDict:
+  """How models are pruned, for both halves."""
   smoke = preset == "smoke"
   return ConfigDict(
     {

@@ -1,9 +1,9 @@
 """Figures 10, 39-45, 48-52: where the model attends, compiled, fine-tuned and reverse fine-tuned.
 
-Claim: after fine-tuning with C_Tr = 1 Counter's block 1 still attends to the a's (O_PT); with C_Tr = 0 also to the
-b's (O_FT). Max-identifier's block 0 sorts and its block 2 reads the answer. Maps of chosen strings
-(`--config.maps.inputs.counter="('abc...',)"`, or drawn from the test set), and over the test set the share of
-the answer position's attention that lands on each operand's letter.
+Claims: after fine-tuning with C_Tr = 1 the block that reads the answer (Counter's block 1, Max-identifier's block 2)
+still attends to O_PT's letters; with C_Tr = 0 to O_FT's too. Judged by the share of the answer position's attention on
+those letters over the test set, beside what uniform attention would put there. That Max-identifier's block 0 sorts is
+for the eye: maps of chosen strings (`--config.maps.inputs.counter="('abc...',)"`, or drawn from the test set).
 
     python -m experiments.main --config=configs/fig10_attention.py:quick --workdir=runs
 

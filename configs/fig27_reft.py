@@ -1,8 +1,8 @@
 """Figure 27: reverse fine-tuning revives the old capability sooner than Scr. + FT learns it.
 
-Claim: after fine-tuning, reFT on the pretraining task brings Acc. O_PT back in far fewer iterations than a model
-compiled for O_FT (Scr. + FT) needs to learn O_PT by the same recipe. The paper shows the curves and names no
-threshold; ours is `reft.threshold`, with censored runs treated as censored.
+Claim: after fine-tuning, reFT on the pretraining task brings Acc. O_PT back in fewer iterations than a model compiled
+for O_FT (Scr. + FT) needs to learn O_PT by the same recipe. The paper shows the curves and names no threshold; ours is
+`reft.threshold`, with censored runs treated as censored, and how many times fewer is reported with its interval.
 
     python -m experiments.main --config=configs/fig27_reft.py:quick --workdir=runs
 

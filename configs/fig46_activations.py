@@ -1,7 +1,8 @@
 """Figures 46-47, 53-54: hidden units of the MLPs, by channel, before and after fine-tuning.
 
-Claim: fine-tuning changes few of the units that the compiled program uses. Maps of position by channel for chosen
-strings, and over the test set how far each block's units moved, relative to their size in the compiled model.
+The paper's claim, that fine-tuning changes few of the units that the compiled program uses, is shown and not judged: it
+names no number. Maps of position by channel for chosen strings, and over the test set how far each block's units moved,
+relative to their size in the compiled model.
 
     python -m experiments.main --config=configs/fig46_activations.py:quick --workdir=runs
 

@@ -1,8 +1,9 @@
 """randFT on Tracr (App. E.4): reFT after fine-tuning on wrong answers, beside reFT after plain fine-tuning.
 
-Claim: a model trained to answer wrongly on purpose still has the capability: reFT revives it about as fast as after
-plain fine-tuning, and faster than Scr. + FT learns it. A compiled model has no operand in its prompt, so "wrong
-answers for the old task" is the O_PT answer of another string: labels keep their distribution and say nothing.
+Claims: a model trained to answer wrongly on purpose still has the capability: reFT revives it about as fast as after
+plain fine-tuning (in at most twice the iterations), and sooner than Scr. + FT learns it. A compiled model has no
+operand in its prompt, so "wrong answers for the old task" is the O_PT answer of another string: labels keep their
+distribution and say nothing.
 
     python -m experiments.main --config=configs/randft_tracr.py:quick --workdir=runs
 

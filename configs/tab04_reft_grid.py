@@ -1,8 +1,9 @@
 """Table 4: the reFT grid, fine-tuning's learning rate by reFT's.
 
-Claim: reFT at a smaller learning rate than the fine-tuning's recovers the pretraining capability, the more so the
-larger its rate. Every pair of rates of which reFT's is the smaller, beside Scr. + FT at the same reFT rate.
-The paper's table is not among the numbers we compare with; its set-up is.
+Claims: reFT at a smaller learning rate than the fine-tuning's recovers the pretraining capability (Acc. O_PT ends
+above `reft.threshold` at C_Te = 0), the sooner the larger its rate, and sooner than Scr. + FT at the same reFT rate
+learns it. Every pair of rates of which reFT's is the smaller. The paper's table is not among the numbers we compare
+with; its set-up is.
 
     python -m experiments.main --config=configs/tab04_reft_grid.py:quick --workdir=runs
 

@@ -58,7 +58,7 @@ class Models:
   """
 
   def __init__(self, store: Store, plan: Plan):
-    self.plan = plan
+    self.plan: Any = plan  # measures of one setting know more of it than Plan says
     self._store = store
     self._root = functools.cache(self._store.load)
 

@@ -16,8 +16,13 @@ def rows_of(stage, metric, values, *, task="counter", step=10, **swept):
 
 
 def guess_rows(task):
-  cells = itertools.product(("pt", "ft"), (0, 1))
-  return [r for o, c in cells for r in rows_of("data", "guess_baseline", [0.2], task=task, step=0, operand=o, c_te=c)]
+  """20 % on training's test sets, 30 % on pruning's."""
+  cells = itertools.product((("data", 0.2), ("prune", 0.3)), ("pt", "ft"), (0, 1))
+  return [
+    row
+    for (stage, value), operand, c_te in cells
+    for row in rows_of(stage, "guess_baseline", [value], task=task, step=0, operand=operand, c_te=c_te)
+  ]
 
 
 def tuned(values, *, rate=0.1, c_tr=1.0, c_te=0, metric="acc_ft", **more):
@@ -61,12 +66,15 @@ def table3_rows(values, task="counter"):
   ]
 
 
+GONE = -0.5  # a seed of `passage_rows` that diverged before its first step
+
+
 def passage_rows(stage, reached, *, last=200, **swept):
   """A curve for each seed: below 0.8 until the step where it is reached; -s diverges after step s; None never."""
   rows = []
   for seed, when in enumerate(reached):
     for step in (0, 10, 20, 100, last):
-      bad = when is not None and when < 0 and step > -when
+      bad = when == GONE or (when is not None and when < 0 and step > -when)
       value = None if bad else 0.9 if when is not None and 0 <= when <= step else 0.3
       row = rows_of(stage, "acc_pt", [value], step=step, c_te=0, reft_learning_rate=0.001, **swept)[0]
       rows.append({**row, "seed": seed})
@@ -83,14 +91,17 @@ def pruned(by_k, *, score="gradient", c_tr=1.0, metric="acc_pt", **more):
   return [r for k, v in by_k.items() for r in rows_of("prune", metric, v, k=k, c_tr=c_tr, score=score, **swept)]
 
 
-def single_rows(lifts, base=(0.1, 0.2), metric="acc_pt", **more):
-  """W1, W2, ... each lifting the seeds by so much."""
-  rows = pruned({0: list(base)}, metric=metric, **more)
+def single_rows(lifts, base=(0.1, 0.2), metric="acc_pt", random=(0.0, 0.0), **more):
+  """W1, W2, ... each lifting the seeds by so much; base None for a seed that diverged, which has no such rows."""
+  rows = []
+  for score, by in zip(("random", "random_best"), random, strict=True):
+    by_k = {0: list(base), 1: [None if b is None else b + by for b in base]}
+    rows += pruned(by_k, metric=metric, score=score, **more)
   for rank, lift in enumerate(lifts, start=1):
-    values = [b + by for b, by in zip(base, lift, strict=True)]
+    values = [None if b is None else b + by for b, by in zip(base, lift, strict=True)]
     swept = {"learning_rate": 0.1, "c_tr": 1.0, "c_te": 0, "k": 1, "rank": rank, "weight": f"B1 W_V[one,{rank}]"}
     swept |= {"scope": "near_zero", "unit": "weight"}
-    rows += rows_of("prune_single", metric, values, **{**swept, **more})
+    rows += [r for r in rows_of("prune_single", metric, values, **{**swept, **more}) if r["value"] is not None]
   return rows
 
 
@@ -105,13 +116,15 @@ def share_rows(by_k, **more):
   ]
 
 
-def attention_rows(task, by_model, seeds):
-  """by_model: {(stage, C_Tr): shares on O_PT and O_FT} of the block that reads the answer."""
+def attention_rows(task, by_model, seeds, uniform=(0.1, 0.1)):
+  """by_model: {(stage, C_Tr): shares on O_PT and O_FT of the block that reads the answer, one or a list of seeds}."""
   rows = []
+  for operand, share in zip(("pt", "ft"), uniform, strict=True):
+    rows += rows_of("data", "attention_uniform", [share], task=task, step=0, attended=operand, c_te=0)
   for (stage, c_tr), shares in by_model.items():
     swept = {} if stage == "compile" else {"learning_rate": 0.1, "c_tr": c_tr, "target": "ft"}
     for operand, share in zip(("pt", "ft"), shares, strict=True):
-      values = [share] * (1 if stage == "compile" else seeds)
+      values = share if isinstance(share, list) else [share] * (1 if stage == "compile" else seeds)
       rows += rows_of(stage, "attention_mass", values, task=task, block=BLOCK[task], attended=operand, c_te=0, **swept)
     rows += rows_of(stage, "activation_shift", [0.5], task=task, block=BLOCK[task], c_te=0, **swept)
   return rows

@@ -1,5 +1,6 @@
 """Attention shares, the measures' pure functions and what their rows say, against plain Python and NumPy."""
 
+import collections
 import types
 
 import jax
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 
 from configs import common
-from experiments.measures import behaviour, maps, readings, row_of
+from experiments.measures import behaviour, data, maps, readings, row_of
 from experiments.models import Trained
 from experiments.tracr import TracrPlan
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_model import TracrTransformer
+from finetune_wrappers.reporting.rows import select
 from finetune_wrappers.training import step
 from finetune_wrappers.types import Batch, InputError, ModelOutput
 
@@ -124,6 +126,22 @@ def test_chosen_inputs_are_the_first_of_the_test_set_unless_the_config_names_som
       maps.chosen_inputs(own)
 
 
+def test_guess_baselines_are_of_the_strings_that_the_accuracies_are_measured_on(counter):
+  classes = [str(count) for count in range(counter.task.num_classes)]
+  rows = data.rows_of_tests(counter, classes, 7, kind="prune")
+  assert {row["stage"] for row in rows} == {"prune"}
+  guesses = {(row["c_te"], row["operand"]): row["value"] for row in rows if row["metric"] == "guess_baseline"}
+  for c_te, batch in step.test_sets(counter.task, 7).items():
+    for operand, labels in (("pt", batch.target_pt), ("ft", batch.target_ft)):
+      counts = collections.Counter(np.asarray(labels).tolist())
+      assert guesses.pop((c_te, operand)) == pytest.approx(max(counts.values()) / 7)
+      fields = {"metric": "label_share", "c_te": c_te, "operand": operand}
+      assert {row["label"]: row["value"] for row in select(rows, **fields)} == pytest.approx(
+        {str(label): count / 7 for label, count in counts.items()}
+      )
+  assert not guesses
+
+
 def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
   plan = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (0, 1), (0.1,), (1.0,)
@@ -133,7 +151,14 @@ def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
   batch = step.test_sets(plan.task, plan.config.maps.eval_size)[0]
   output, strings = attention.outputs(*small, batch.tokens), spelled(plan.task, batch)
   masses = [row for row in found.rows if row["metric"] == "attention_mass"]
-  assert len(masses) == 1 * 3 * 2  # the compiled model's alone: step 0 and step 3 diverged
+  assert len(masses) == 3 * 3 * 2
+  # Step 0 and step 3 diverged: the fine-tuned models are counted, without a value.
+  assert [row["seed"] for row in masses if row["value"] is None] == [0] * 6 + [1] * 6
+  masses = [row for row in masses if row["value"] is not None]
+  assert {row["stage"] for row in masses} == {"compile"}
+  uniform = {row["attended"]: row["value"] for row in found.rows if row["metric"] == "attention_uniform"}
+  for operand, letter in (("pt", "a"), ("ft", "b")):
+    assert uniform[operand] == pytest.approx(np.mean([sign == letter for string in strings for sign in string]))
   for row in masses:
     letter, maps_BxHxTxT = {"pt": "a", "ft": "b"}[row["attended"]], output.attention[row["block"]]
     shares = [
@@ -141,7 +166,8 @@ def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
       for b, string in enumerate(strings)
     ]
     assert row["value"] == pytest.approx(np.mean(shares), rel=1e-4)
-  assert all(row["value"] == 0 for row in found.rows if row["metric"] == "activation_shift")
+  shifts = [(row["stage"], row["value"]) for row in found.rows if row["metric"] == "activation_shift"]
+  assert shifts == [("compile", 0)] * 3 + [("finetune", None)] * 6
   assert {key.split("/")[1] for key in found.arrays} == {"compiled"}
 
 

@@ -10,7 +10,9 @@ from experiments import runner
 from finetune_wrappers.reporting.rows import read_rows, select
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common"))
+NAMES = sorted(
+  path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "pcfg_common")
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,9 @@ def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypat
 def test_accuracies_stand_beside_guess_baselines_and_random_pruning(workdir):
   folder, _ = runner.run(_config("quickstart", "smoke"), str(workdir))
   rows = read_rows(folder / "rows.jsonl")
-  baselines = select(rows, metric="guess_baseline")
-  assert {(row["operand"], row["c_te"]) for row in baselines} == {(o, c) for o in ("pt", "ft") for c in (0, 1)}
+  for stage in ("data", "prune"):
+    baselines = select(rows, metric="guess_baseline", stage=stage)
+    assert {(row["operand"], row["c_te"]) for row in baselines} == {(o, c) for o in ("pt", "ft") for c in (0, 1)}
   assert select(rows, stage="prune", score="random") and select(rows, stage="prune", score="random_best")
   assert select(rows, stage="scratch_ft", metric="acc_pt")
 

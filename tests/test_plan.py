@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from configs import quickstart, tab03_behaviour, tab04_reft_grid
+from configs import fig55_single_weights, quickstart, tab03_behaviour, tab04_reft_grid
 from experiments import tracr
 from experiments.measures import pruning
 from finetune_wrappers.training.stages import CompileStage
@@ -60,6 +60,24 @@ def test_an_empty_sweep_is_refused_by_name(field):
   config.update_from_flattened_dict({field: ()})
   with pytest.raises(InputError, match=rf"\A{field}: empty"):
     tracr.plans(config)
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("ks", (0,), r"pruning.ks: \(0,\)"),
+    ("ks", (1, 2), r"pruning.ks: \(1, 2\)"),
+    ("ks", (0, 2), "pruning.single_weights: needs"),
+    ("units", ("neuron",), "pruning.single_weights: needs"),
+  ],
+)
+def test_pruning_without_what_its_claims_compare_with_is_refused(field, value, message):
+  config = fig55_single_weights.get_config("smoke")
+  config.unlock()
+  assert pruning.stages(tracr.plans(config)[0])
+  config.pruning[field] = value
+  with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+    pruning.stages(tracr.plans(config)[0])
 
 
 def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():

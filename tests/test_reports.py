@@ -1,4 +1,4 @@
-"""Reports on rows made by hand: the paper's table, revival, readings, maps, and every report's figure and text."""
+"""Reports on rows made by hand: the paper's table, readings, maps, and every report's figure and text."""
 
 import csv
 import importlib
@@ -26,15 +26,20 @@ from handmade import (
 from matplotlib.figure import Figure
 
 from configs import quickstart as demo
-from experiments.reports import behaviour, maps, readings, revival
+from experiments.reports import behaviour, footer, maps, readings
 from finetune_wrappers.reporting.claims import Claim, markdown_claims
 from finetune_wrappers.reporting.paper_values import TABLES
 from finetune_wrappers.types import InputError
 
+ONE_MAP = np.full((3, 9, 9), 1 / 9)
+
 
 @pytest.fixture(scope="module")
 def facts():
-  return facts_of(demo.get_config("smoke"))
+  config = demo.get_config("smoke")
+  with config.unlocked():
+    config.pruning.single_weights = 1
+  return facts_of(config)
 
 
 def paper_value(task, rate, c_tr, c_te, metric):
@@ -96,44 +101,19 @@ def test_claims_of_table_3_are_judged_at_every_rate(facts, learned, where, elsew
   assert all("η_L 0.1" in line[2] and "η_M 0.01" in line[2] for line in lines)
 
 
-@pytest.mark.parametrize(
-  ("reft", "control", "answer", "median", "ratio"),
-  [
-    ([10, 10, 20], [100, 100, 200], "yes", "10", "10.0"),
-    ([100, 100, 200], [10, 10, 20], "no", "100", "0.1"),
-    ([20, 20, 20], [20, 20, 20], "no", "20", "1.0"),
-    ([10, 20, None], [200, 200, 200], "partly", "20 (2 of 3 runs)", "10.0"),
-    ([10, 10, 10], [None, None, None], "yes", "10", "at least 20.0"),
-    ([None, None, None], [10, 10, 10], "no", "> 200 (0 of 3 runs)", "at most 0.1"),
-    ([None, None, None], [None, None, None], "no", "> 200 (0 of 3 runs)", "-"),
-    ([-10, -10, None], [100, 100, 100], "no", "> 10 (0 of 3 runs)", "at most 10.0"),
-  ],
-)
-def test_revival_compares_medians_with_runs_that_never_get_there(reft, control, answer, median, ratio):
-  rows = reft_rows(reft) + passage_rows("scratch_ft", control)
-  lines, claim = revival.compare("counter", 0.001, rows, 0.8)
-  assert claim.answer == answer
-  assert lines[0][:3] == ("Counter", "0.001", "η_L 0.1, C_Tr 1") and lines[1][2] == "Scr. + FT"
-  assert lines[0][5] == median and lines[0][6].split(" [")[0] == ratio
-  assert median in claim.evidence and ratio in claim.evidence
-
-
-def test_revival_is_partly_so_if_one_fine_tuned_model_is_slower():
-  rows = reft_rows([10, 10]) + reft_rows([200, 200], c_tr=0.0) + passage_rows("scratch_ft", [100, 100])
-  assert revival.compare("counter", 0.001, rows, 0.8)[1].answer == "partly"
-
-
 def test_readings_mark_diverged_runs_and_count_the_points_to_the_paper(facts):
   rows = []
-  for reading, pt, ft in (("default", 0.3, 0.5), ("no clip", None, None)):
+  for reading, pt, ft in (("default", 0.3, 0.5), ("no clip", None, None), ("noise", 0.3, None)):
     for metric, value in (("acc_pt", pt), ("acc_ft", ft)):
       for c_te in (0, 1):
         rows += tuned([value], c_te=c_te, metric=metric, reading=reading)
-        rows += tuned([0.77], c_te=c_te, metric=metric, reading=reading, step=0)
+        rows += tuned([None if pt is None else 0.77], c_te=c_te, metric=metric, reading=reading, step=0)
   points = np.mean([abs(0.3 - 0.358), abs(0.5 - 0.007), abs(0.3 - 0.0), abs(0.5 - 1.0)])
   made = readings.make(rows, {}, facts)
   assert line_that_starts(made.short, "default") == ["default", "77", "30.0 / 50.0", f"{100 * points:.1f}"]
-  assert line_that_starts(made.short, "no clip")[:3] == ["no clip", "77", "x / x"]
+  assert line_that_starts(made.short, "no clip") == ["no clip", "x", "x / x", "x"]
+  points = np.mean([abs(0.3 - 0.358), abs(0.3 - 0.0)])
+  assert line_that_starts(made.short, "noise") == ["noise", "77", "30.0 / x", f"{100 * points:.1f} (2 cells)"]
 
 
 @pytest.mark.parametrize(
@@ -142,14 +122,42 @@ def test_readings_mark_diverged_runs_and_count_the_points_to_the_paper(facts):
     ({1.0: (0.65, 0.1), 0.0: (0.0, 0.25)}, ["yes", "yes"]),
     ({1.0: (0.4, 0.1), 0.0: (0.0, 0.15)}, ["partly", "partly"]),
     ({1.0: (0.2, 0.9), 0.0: (0.9, 0.1)}, ["no", "no"]),
+    ({1.0: ([0.6, 0.8], 0.1), 0.0: (0.0, [0.2, 0.4])}, ["partly", "partly"]),  # the intervals reach below
+    ({1.0: ([0.7], 0.1), 0.0: (0.0, [0.4])}, ["partly", "partly"]),  # one seed has no interval
+    ({1.0: ([None, None], 0.1), 0.0: (0.0, [None, None])}, ["not judged", "not judged"]),
   ],
 )
 @pytest.mark.parametrize("task", NAMES)
 def test_attention_is_compared_with_the_compiled_models(task, after, expected):
   models = {("compile", None): (0.8, 0.1), **{("finetune", c_tr): shares for c_tr, shares in after.items()}}
   rows = attention_rows(task, models, 2)
-  elsewhere = [{**row, "block": 0, "value": 0.8} for row in rows]
+  elsewhere = [{**row, "block": 0, "value": 0.8} for row in rows if "block" in row]
   assert answers(maps._claims([*rows, *elsewhere], task)) == expected
+
+
+def test_attention_that_is_no_more_than_uniform_shows_nothing():
+  models = {("compile", None): (0.8, 0.0), ("finetune", 1.0): (0.7, 0.0), ("finetune", 0.0): (0.0, 0.2)}
+  assert answers(maps._claims(attention_rows("counter", models, 2, uniform=(0.1, 0.1)), "counter")) == ["yes", "yes"]
+  assert answers(maps._claims(attention_rows("counter", models, 2, uniform=(0.75, 0.3)), "counter")) == ["no", "no"]
+  claims = maps._claims(attention_rows("counter", models, 2, uniform=(0.8, 0.1)), "counter")
+  assert answers(claims) == ["not judged", "yes"] and "uniform 80.0" in claims[0].evidence
+
+
+def test_shares_of_attention_stand_beside_uniform_attentions(facts):
+  models = {("compile", None): (0.8, 0.0), ("finetune", 1.0): ([0.1, 0.9], [None, 0.3])}
+  made = maps.make(
+    attention_rows("counter", models, 2, uniform=(0.15, 0.05)), {"counter/compiled/abcdef/attention": ONE_MAP}, facts
+  )
+  table = dict(made.sections)["Attention of the answer position, C_Te = 0"]
+  assert line_that_starts(table, "Counter", "uniform attention")[2:] == ["any", "15.0", "5.0"]
+  shares = line_that_starts(table, "Counter", "fine-tuned η_L 0.1, C_Tr 1", "1")[3:]
+  assert shares == ["50.0 [0.0, 100.0]", "30.0, diverged (1 of 2)"]
+  (axis,) = made.figures["figure_shares"].axes
+  assert [bar.get_height() for bar in axis.patches] == pytest.approx([80, 50, 0, 30])
+  assert {line.get_label(): line.get_ydata()[0] for line in axis.lines if "uniform" in str(line.get_label())} == {
+    "uniform, O_PT": 15, "uniform, O_FT": 5,
+  }  # fmt: skip
+  assert "(uniform: 0.111)" in made.figures["figure"].axes[-1].get_ylabel()
 
 
 def all_rows(task, seeds):
@@ -157,13 +165,13 @@ def all_rows(task, seeds):
   tuned_rows = [{**row, "reading": "default"} for row in table3_rows(lambda *_: [0.4] * seeds, task)]
   rows = [*guess_rows(task), *tuned_rows, *({**row, "step": 0} for row in tuned_rows)]
   curves = [*reft_rows([10] * seeds), *passage_rows("scratch_ft", [100] * seeds)]
-  for score in ("gradient", "random"):
+  for score in ("gradient", "random", "random_best"):
     curves += pruned({0: [0.2] * seeds, 1: [0.9] * seeds}, score=score)
     curves += pruned({0: [0.9] * seeds, 1: [0.2] * seeds}, score=score, metric="acc_ft")
   singles = [row for m in ("acc_pt", "acc_ft") for row in single_rows([[0.5] * seeds], [0.2] * seeds, metric=m)]
   curves += [row for row in singles if row["stage"] == "prune_single"]
   curves += share_rows({0: [0.5] * seeds, 1: [0.6] * seeds})
-  curves += rows_of("data", "label_share", [1.0], label="1", c_te=0, operand="pt")
+  curves += rows_of("prune", "label_share", [1.0], label="1", c_te=0, operand="pt")
   models = {("compile", None): (0.8, 0.1), ("finetune", 1.0): (0.7, 0.2)}
   return [*rows, *({**row, "task": task} for row in curves), *attention_rows(task, models, seeds)]
 
@@ -172,7 +180,7 @@ def all_rows(task, seeds):
 @pytest.mark.parametrize("report", ["behaviour", "revival", "pruning", "readings", "maps", "quickstart"])
 def test_every_report_has_a_figure_and_names_its_tasks(facts, report, seeds):
   tasks = ["counter"] if report == "quickstart" else list(NAMES)
-  maps_of = {f"{task}/compiled/abcdef/attention": np.full((3, 9, 9), 1 / 9) for task in tasks}
+  maps_of = {f"{task}/compiled/abcdef/attention": ONE_MAP for task in tasks}
   made = importlib.import_module(f"experiments.reports.{report}").make(
     [row for task in tasks for row in all_rows(task, seeds)], maps_of, facts
   )
@@ -191,6 +199,22 @@ def test_attention_maps_are_drawn_attending_downwards_by_block(facts):
     assert axis.get_title(loc="left") == f"compiled\nblock {block}"
     assert (axis.get_ylabel(), axis.get_xlabel()) == ("attending", "attended")
     assert axis.images[0].origin == "upper"
+
+
+def test_a_summary_says_what_its_intervals_are(facts):
+  made = behaviour.make([*table3_rows(lambda *_: [0.4] * 3), *guess_rows("counter")], {}, facts)
+  for seeds, says in (
+    (
+      [0, 1],
+      ["over 2 seeds", "1 degree of freedom", "9.0 standard deviations", "clipped to what is possible (0 to 100 %"],
+    ),
+    ([0, 1, 2], ["over 3 seeds", "2 degrees of freedom", "2.5 standard deviations"]),
+    ([7], ["One seed: no interval"]),
+  ):
+    own = {**facts, "config": {**facts["config"], "seeds": seeds}}
+    assert all(text in made.markdown(own) for text in says)
+    assert (f"95 % t intervals over {len(seeds)} seeds" in footer(own)) == (len(seeds) > 1)
+  assert "interval" not in footer(facts, intervals=False)
 
 
 def test_a_claim_needs_a_known_answer_a_text_and_evidence():

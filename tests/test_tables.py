@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from finetune_wrappers.reporting.claims import Claim, markdown_claims
+from finetune_wrappers.reporting.claims import (
+  Claim,
+  Finding,
+  claim_of_models,
+  judge,
+  judge_below,
+  markdown_claims,
+  weakest,
+)
 from finetune_wrappers.reporting.rows import make_row
 from finetune_wrappers.reporting.tables import (
   cell_summary,
   comparison_table,
   format_accuracy,
   format_cell,
+  format_points,
   markdown_table,
+  paired_summary,
 )
 from finetune_wrappers.types import InputError
 
@@ -52,6 +62,47 @@ def test_cell_summary_is_mean_and_student_interval():
   assert summary.interval == pytest.approx((low, min(high, 1.0)))
   losses = cell_summary([row(value, seed, "loss") for seed, value in enumerate([0.0, 4.0])])
   assert losses.interval.low < 0 and losses.interval.high > 1
+
+
+@pytest.mark.parametrize("metric", ["acc_pt", "attention_mass", "predicted_share", "guess_baseline"])
+def test_no_interval_of_a_fraction_leaves_what_is_possible(metric):
+  rows = [row(value, seed, metric) for seed, value in enumerate([0.0, 0.5, 1.0])]
+  assert cell_summary(rows).interval == (0.0, 1.0)
+  high = cell_summary([row(value, seed, metric) for seed, value in enumerate([0.9, 1.0])]).interval
+  assert high.high == 1.0 and high.low == pytest.approx(0.95 - stats.t.ppf(0.975, 1) * 0.05)
+  turned = [{**one, "value": 1 - one["value"]} for one in rows]
+  assert paired_summary(rows, turned).interval == (-1.0, 1.0)
+
+
+def test_no_interval_of_a_size_is_negative():
+  moved = cell_summary([row(value, seed, "activation_shift") for seed, value in enumerate([0.0, 4.0])])
+  assert moved.interval == (0.0, pytest.approx(2 + 2 * stats.t.ppf(0.975, 1)))
+
+
+def test_a_paired_difference_takes_each_seed_against_itself():
+  before = [row(value, seed) for seed, value in enumerate([0.1, 0.5, None, 0.2])]
+  after = [row(value, seed) for seed, value in ((1, 0.8), (0, 0.4), (3, None))]
+  found = paired_summary(after, before)
+  assert found.mean == pytest.approx(0.3) and found.interval == pytest.approx((0.3, 0.3))
+  assert (found.n, found.n_diverged) == (4, 2)
+  assert format_points(found) == "+30.0 [+30.0, +30.0], diverged (2 of 4)"
+  assert format_points(paired_summary(before[:1], after[1:2])) == "-30.0"
+  lost = paired_summary([], [row(None, 0), row(None, 1)])
+  assert math.isnan(lost.mean) and format_points(lost) == "diverged (2 of 2)"
+
+
+@pytest.mark.parametrize(
+  ("after", "before"),
+  [
+    ([row(0.1)], [row(0.1), row(0.2, 1)]),
+    ([row(0.1), row(0.2, 1)], [row(0.1)]),
+    ([row(0.1), row(0.2)], [row(0.1)]),
+    ([row(0.1, metric="acc_ft")], [row(0.1)]),
+  ],
+)
+def test_cells_that_do_not_pair_are_refused(after, before):
+  with pytest.raises(InputError, match=r"\A[^\n]+\Z"):
+    paired_summary(after, before)
 
 
 def test_diverged_runs_are_left_out_and_counted():
@@ -132,3 +183,57 @@ def test_claims_are_a_table_in_order():
 def test_a_claim_without_answer_or_evidence_is_refused(fields):
   with pytest.raises(InputError):
     Claim(*fields)
+
+
+def found(*values):
+  return cell_summary([row(value, seed) for seed, value in enumerate(values)])
+
+
+@pytest.mark.parametrize(
+  ("values", "answer"),
+  [
+    ([0.7, 0.7, 0.7], "yes"),
+    ([0.6, 0.6], "partly"),  # at the threshold is not above it
+    ([0.5, 0.9], "partly"),  # the mean is above, its interval is not
+    ([0.9], "partly"),  # no interval
+    ([0.4, 0.4], "partly"),  # the interval is above the lower threshold
+    ([0.4], "partly"),
+    ([0.1, 0.9], "no"),
+    ([0.2, 0.2], "no"),
+    ([None, None], "not judged"),
+    ([None, 0.7, 0.7], "yes"),
+  ],
+)
+def test_a_claim_holds_if_the_whole_interval_is_above_the_threshold(values, answer):
+  assert judge(found(*values), above=0.6, partly_above=0.2) == answer
+
+
+@pytest.mark.parametrize(
+  ("values", "answer"),
+  [([0.1, 0.1], "yes"), ([0.2, 0.2], "no"), ([0.0, 0.3], "partly"), ([0.1], "partly"), ([None], "not judged")],
+)
+def test_a_claim_of_little_holds_if_the_whole_interval_is_below(values, answer):
+  assert judge_below(found(*values), below=0.2) == answer
+
+
+def test_a_claim_with_several_conditions_is_as_strong_as_the_weakest():
+  assert weakest("yes", "partly") == "partly" and weakest("no", "partly", "yes") == "no" and weakest("yes") == "yes"
+  assert weakest("no", "not judged") == "not judged"
+
+
+@pytest.mark.parametrize(
+  ("answers", "together"),
+  [
+    (["yes", "yes"], "yes"),
+    (["yes", "no"], "partly"),
+    (["partly", "partly"], "partly"),
+    (["no", "no"], "no"),
+    (["yes", "not judged"], "yes"),
+    (["not judged"], "not judged"),
+    ([], "not judged"),
+  ],
+)
+def test_a_claim_about_several_models_holds_if_it_does_for_all_that_are_judged(answers, together):
+  claim = claim_of_models("It holds", [Finding(f"model {i}", answer, f"{i} of 3") for i, answer in enumerate(answers)])
+  assert claim.answer == together
+  assert all(f"model {i} ({answer}): {i} of 3" in claim.evidence for i, answer in enumerate(answers))

@@ -10,23 +10,23 @@ from experiments.models import Models
 from finetune_wrappers.reporting.rows import Row, make_row
 from finetune_wrappers.statistics import guess_baseline
 from finetune_wrappers.training import step
-from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.training.stages import Stage, root_of
 
 _SAMPLES = 10_000
 
 
 def stages(plan) -> list[Stage]:
-  """What is fine-tuned; its root names the classes."""
-  return list(plan.bases())[:1]
+  """The root of what is fine-tuned, which names the classes."""
+  return [root_of(plan.bases()[0])]
 
 
 def measure(models: Models) -> Measured:
-  """Label distributions of the test sets and of training at C_Tr = 0 and 1; the guess baseline of each test set."""
+  """Label distributions of the test sets and of training at every C_Tr; the guess baseline of each test set."""
   plan = models.plan
-  classes = models.load(plan.bases()[0]).classes
+  classes = models.load(stages(plan)[0]).classes
   out = Measured(rows=rows_of_tests(plan, classes, plan.config.training.eval_size))
   sample = jax.jit(plan.task.sample, static_argnums=1)
-  for c_tr in (0.0, 1.0):
+  for c_tr in sorted({0.0, 1.0, *plan.config.finetune.c_trs}):
     batch = sample(jax.random.key(step.TEST_SEED + 1), _SAMPLES, c_tr)
     out.rows += _shares(plan, batch.target_pt, classes, operand="pt", c_tr=c_tr)
     out.rows += _shares(plan, batch.target_ft, classes, operand="ft", c_tr=c_tr)

@@ -6,6 +6,7 @@ Figs. 10, 39-45 and 48-52 (attention), 46-47 and 53-54 (activations of the MLPs'
 import numpy as np
 
 from experiments.measures import Measured, row_of
+from experiments.measures.data import data_row
 from experiments.models import Models, Trained
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
@@ -26,29 +27,31 @@ def stages(plan) -> list[Stage]:
   if plan.config.maps.draw not in KINDS:
     raise InputError(f"maps.draw: {plan.config.maps.draw!r} is not one of {', '.join(KINDS)}")
   chosen_inputs(plan)
-  return [plan.compiled(), *plan.finetunes(), *(plan.refts() if plan.config.reft.measure else [])]
+  return [plan.bases()[0], *plan.finetunes(), *(plan.refts() if plan.config.reft.measure else [])]
 
 
 def measure(models: Models) -> Measured:
   """Rows `attention_mass` and `activation_shift`; arrays `<task>/<model>/<input>/<attention|hidden>` [blocks, ...].
 
-  Maps are kept for the first seed, rows for all.
+  Maps are kept for the first seed, rows for all; beside the masses stands what uniform attention would give.
   """
   plan = models.plan
-  compiled = models.load(plan.compiled())
+  compiled = models.load(plan.bases()[0])
   task = plan.task
   tests = step.test_sets(task, plan.config.maps.eval_size)
   chosen = chosen_inputs(plan)
   reference = attention.outputs(compiled.model, compiled.params, tests[0].tokens)
+  marked = _operand_letters(task, tests[0])
+  # Compiled attention masks nothing: uniform means over BOS and pads too.
+  uniform = {operand: float(letters.mean()) for operand, letters in marked.items()}
   out = Measured()
+  out.rows += [data_row(plan, "attention_uniform", share, attended=name, c_te=0) for name, share in uniform.items()]
   for stage in stages(plan):
     trained = models.load(stage)
-    if trained.diverged:
-      continue
-    output = attention.outputs(trained.model, trained.params, tests[0].tokens)
-    out.rows += _mass_rows(plan, trained, output, tests[0])
-    out.rows += _shift_rows(plan, trained, output, reference)
-    if getattr(stage, "seed", plan.config.seeds[0]) == plan.config.seeds[0]:
+    output = None if trained.diverged else attention.outputs(trained.model, trained.params, tests[0].tokens)
+    out.rows += _mass_rows(plan, stage, output, marked, blocks=len(reference.attention))
+    out.rows += _shift_rows(plan, stage, output, reference)
+    if output is not None and getattr(stage, "seed", plan.config.seeds[0]) == plan.config.seeds[0]:
       out.arrays |= _arrays(plan, trained, chosen)
   return out
 
@@ -91,25 +94,29 @@ def _operand_letters(task, batch) -> dict[str, np.ndarray]:
   return {name: tokens == ids[np.asarray(target)][:, None] for name, target in targets.items()}
 
 
-def _mass_rows(plan, trained: Trained, output, batch) -> list:
-  """Mean share of the answer position's attention on the letters of O_PT and of O_FT, by block."""
+def _mass_rows(plan, stage: Stage, output, marked: dict[str, np.ndarray], *, blocks: int) -> list:
+  """Mean share of the answer position's attention on the letters of O_PT and of O_FT, by block; None if diverged."""
   rows = []
-  for operand, marked in _operand_letters(plan.task, batch).items():
-    for block in range(len(output.attention)):
-      share = attention.attended_mass(output, block, plan.task.answer_position, marked)
-      fields = {"block": block, "attended": operand, "c_te": 0}
-      rows.append(row_of(plan, trained.stage, "attention_mass", float(np.mean(share)), **fields))
+  for operand, letters in marked.items():
+    for block in range(blocks):
+      share = None
+      if output is not None:
+        share = float(np.mean(attention.attended_mass(output, block, plan.task.answer_position, letters)))
+      rows.append(row_of(plan, stage, "attention_mass", share, block=block, attended=operand, c_te=0))
   return rows
 
 
-def _shift_rows(plan, trained: Trained, output, reference) -> list:
+def _shift_rows(plan, stage: Stage, output, reference) -> list:
   """Root-mean-square change of each block's hidden units against the compiled model's, over the latter's own size."""
   rows = []
-  for block, (now, before) in enumerate(zip(output.hidden, reference.hidden, strict=True)):
+  for block, before in enumerate(reference.hidden):
     size = float(np.sqrt(np.mean(np.square(before, dtype=np.float64))))
     if size > 0:
-      shift = float(np.sqrt(np.mean(np.square(now - before, dtype=np.float64)))) / size
-      rows.append(row_of(plan, trained.stage, "activation_shift", shift, block=block, c_te=0))
+      shift = None
+      if output is not None:
+        change = np.square(output.hidden[block] - before, dtype=np.float64)
+        shift = float(np.sqrt(np.mean(change))) / size
+      rows.append(row_of(plan, stage, "activation_shift", shift, block=block, c_te=0))
   return rows
 
 

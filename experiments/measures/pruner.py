@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from finetune_wrappers.analysis import pruning
+from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training import losses, step
 from finetune_wrappers.types import Params
 
@@ -26,7 +27,8 @@ class Pruner:
   def __init__(self, plan, model):
     self._task, self._config, self._model = plan.task, plan.config.pruning, model
     sample = jax.jit(self._task.sample, static_argnums=1)
-    self._batch = sample(jax.random.key(_SEED), self._config.batch_size, 0.0)
+    batch = sample(jax.random.key(_SEED), self._config.batch_size, 0.0)
+    self._asked = self._task.question(batch, TARGETS.index("pt"))
     self._tests = step.test_sets(self._task, self._config.eval_size)
     self._programs: dict[tuple, Any] = {}
 
@@ -52,9 +54,11 @@ class Pruner:
   def _gradient(self, params: Params) -> Params:
     """dL/dw, L the cross-entropy of the O_PT answer."""
 
+    tokens, labels = self._asked
+
     def loss(p):
-      logits = losses.answer_logits(self._model, p, self._batch.tokens, self._task.answer_position)
-      return optax.softmax_cross_entropy_with_integer_labels(logits, self._batch.target_pt).mean()
+      logits = losses.answer_logits(self._model, p, tokens, self._task.answer_position)
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     return jax.grad(loss)(params)
 

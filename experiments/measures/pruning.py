@@ -7,6 +7,7 @@ them at each K.
 import numpy as np
 
 from experiments.measures import Measured, row_of
+from experiments.measures.data import rows_of_tests
 from experiments.measures.pruner import Pruner
 from experiments.models import Models, Trained
 from finetune_wrappers.analysis import pruning
@@ -30,16 +31,19 @@ def stages(plan) -> list[Stage]:
     for name in config[field]:
       if name not in names:
         raise InputError(f"pruning.{field}: {name!r} is not one of {', '.join(names)}")
-  if 0 not in config.ks or min(config.ks) < 0:
-    raise InputError(f"pruning.ks: {tuple(config.ks)} is not allowed; use whole numbers from 0, and 0 among them")
+  if 0 not in config.ks or min(config.ks) < 0 or not any(config.ks):
+    raise InputError(f"pruning.ks: {tuple(config.ks)} is not allowed; use 0 and larger whole numbers")
+  if config.single_weights and not (1 in config.ks and "weight" in config.units):
+    raise InputError("pruning.single_weights: needs ks with 1 and units with weight, for the random weight beside them")
   return list(plan.finetunes())
 
 
 def measure(models: Models) -> Measured:
-  """Rows of stage `prune` (by k, unit, score, scope) and `prune_single`; predicted classes by k."""
+  """Rows of stage `prune` (by k, unit, score, scope; guesses of its test sets) and `prune_single`; classes by k."""
   plan, config = models.plan, models.plan.config.pruning
-  pruner = Pruner(plan, models.load(plan.compiled()).model)
-  out = Measured()
+  base = models.load(plan.bases()[0])
+  pruner = Pruner(plan, base.model)
+  out = Measured(rows=rows_of_tests(plan, base.classes, config.eval_size, kind="prune"))
   for stage in stages(plan):
     trained = models.load(stage)
     for scope in config.scopes:

@@ -6,13 +6,13 @@ from typing import Any
 
 from experiments.measures import Measured, row_of
 from experiments.models import Models
-from experiments.plan import Plan
+from experiments.tracr import TracrPlan
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
 
 
-def stages(plan: Plan) -> list[Stage]:
+def stages(plan: TracrPlan) -> list[Stage]:
   """Every fine-tuning of every reading."""
   return [stage for _, variant in variants(plan) for stage in variant.finetunes()]
 
@@ -32,7 +32,7 @@ def measure(models: Models) -> Measured:
   return out
 
 
-def variants(plan: Plan) -> list[tuple[str, Plan]]:
+def variants(plan: TracrPlan) -> list[tuple[str, TracrPlan]]:
   """(name, plan with that one value changed).
 
   Raises:

@@ -10,9 +10,15 @@ from matplotlib.figure import Figure
 from finetune_wrappers.reporting.plots import Series
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, markdown_table
+from finetune_wrappers.statistics import t_quantile
 
-_RATES = {0.1: "η_L", 0.01: "η_M", 0.001: "η_S", 0.0001: "η_VS"}
-TASKS = {"counter": "Counter", "max_identifier": "Max-identifier"}
+# The paper uses the same names for other values in its two halves.
+_RATES = {
+  "tracr": {0.1: "η_L", 0.01: "η_M", 0.001: "η_S", 0.0001: "η_VS"},
+  "pcfg": {1e-4: "η_L", 1e-5: "η_M", 1e-6: "η_S"},
+}
+_SETS = {"data": "", "prune": ", pruning"}
+TASKS = {"counter": "Counter", "max_identifier": "Max-identifier", "counting": "Counting", "index": "Index"}
 
 
 @dataclasses.dataclass
@@ -33,7 +39,7 @@ class Made:
 
   def markdown(self, facts: dict[str, Any]) -> str:
     """The text of summary.md."""
-    parts = [f"# {self.title}\n"]
+    parts = [f"# {self.title}\n\n{intervals_text(facts['config'])}\n"]
     parts += [f"## {heading}\n\n{text}" for heading, text in self.sections]
     parts += [f"## Figures\n\n{''.join(f'![{name}]({name}.png)' + chr(10) for name in self.figures)}"]
     parts.append("## Where this comes from\n\n" + _provenance(facts))
@@ -51,9 +57,22 @@ def _provenance(facts: dict[str, Any]) -> str:
     ("versions", ", ".join(f"{name} {versions[name]}" for name in ("python", "jax", "jaxlib", "flax"))),
     ("commits that trained the models", ", ".join(facts["trained_at"])),
     ("commit that measured", facts["commit"]),
-    ("intervals", "95 %, Student's t over seeds, unless said otherwise; no interval for one seed"),
   ]
   return markdown_table(("what", "value"), lines)
+
+
+def intervals_text(config: dict[str, Any]) -> str:
+  """What the brackets of a summary mean, for the seeds that it has."""
+  n = len(config["seeds"])
+  if n < 2:
+    return "One seed: no interval over seeds, and a claim that is judged by its interval is at most `partly`."
+  half = t_quantile(0.975, n - 1) / math.sqrt(n)
+  return (
+    f"`mean [low, high]`: 95 % interval over {n} seeds, Student's t with {n - 1} degree{'s' if n > 2 else ''} of "
+    f"freedom (the mean give or take {half:.1f} standard deviations between seeds), clipped to what is possible (0 to "
+    "100 % for accuracies and shares, 100 points either way for their differences). Diverged seeds are left out and "
+    "counted. Seeds that agree give a width of zero: the interval speaks of seeds, not of the finite test set."
+  )
 
 
 def seeds_text(config: dict[str, Any]) -> str:
@@ -61,19 +80,21 @@ def seeds_text(config: dict[str, Any]) -> str:
   return ", ".join(str(seed) for seed in config["seeds"])
 
 
-def footer(facts: dict[str, Any]) -> str:
-  """The line under a figure."""
+def footer(facts: dict[str, Any], *, intervals: bool = True) -> str:
+  """The line under a figure; `intervals` says whether it draws any."""
   config = facts["config"]
+  n = len(config["seeds"])
+  drawn = f" (means; 95 % t intervals over {n} seeds)" if intervals and n > 1 else ""
   return (
-    f"{config['name']}:{config['preset']} · {config['training']['steps']} steps · seeds {seeds_text(config)} · "
+    f"{config['name']}:{config['preset']} · {config['training']['steps']} steps · seeds {seeds_text(config)}{drawn} · "
     f"{', '.join(facts['devices'])} · jax {facts['versions']['jax']} · {facts['commit']}"
   )
 
 
-def rate_name(rate: float) -> str:
-  """The paper's name of a learning rate with its value: `η_M 0.01`."""
+def rate_name(rate: float, setting: str = "tracr") -> str:
+  """The paper's name of a learning rate with its value: `η_M 0.01`; in which of its halves matters."""
   value = float(f"{rate:.6g}")
-  return f"{_RATES[value]} {value:g}" if value in _RATES else f"η {value:g}"
+  return f"{_RATES[setting].get(value, 'η')} {value:g}"
 
 
 def means(rows: Sequence[Row], field: str, *, label: str, style: str = "o-", colour: Any = None) -> Series:
@@ -91,17 +112,43 @@ def means(rows: Sequence[Row], field: str, *, label: str, style: str = "o-", col
   )
 
 
-def guesses(rows: Iterable[Row], task: str, c_te: int) -> dict[str, float]:
-  """Guess baselines of one test set, by the operand's name in the paper."""
-  found = select(rows, metric="guess_baseline", task=task, c_te=c_te)
+def bar_series(label: str, cells: Iterable[Sequence[Row]]) -> Series:
+  """Mean over seeds and its interval of each cell, as the bars of one label; a gap for a cell without rows."""
+  found = [cell_summary(cell) if cell else None for cell in cells]
+  return Series(
+    label=label,
+    y=[cell.mean if cell else math.nan for cell in found],
+    low=[cell.interval.low if cell else math.nan for cell in found],
+    high=[cell.interval.high if cell else math.nan for cell in found],
+  )
+
+
+def guesses(rows: Iterable[Row], task: str, c_te: int, stage: str = "data") -> dict[str, float]:
+  """Guess baselines of one test set, by the operand's name in the paper; with stage `prune`, of pruning's."""
+  found = select(rows, metric="guess_baseline", task=task, c_te=c_te, stage=stage)
   return {f"guess O_{row['operand'].upper()}": row["value"] for row in found}
 
 
-def baseline_section(rows: Iterable[Row]) -> tuple[str, str]:
-  """Guess baselines as a table."""
-  found = select(rows, metric="guess_baseline")
+def pruning_guess(rows: Iterable[Row], task: str) -> dict[str, float]:
+  """The guess baseline of O_PT on the strings that pruning is measured on, C_Te = 0."""
+  return {name: value for name, value in guesses(rows, task, 0, "prune").items() if name.endswith("PT")}
+
+
+def baseline_section(rows: Iterable[Row], *stages: str) -> tuple[str, str]:
+  """Guess baselines as a table, of the test sets whose accuracies the report shows.
+
+  Args:
+    rows: of the experiment.
+    *stages: `data` for the test sets of training, `prune` for those of pruning.
+  """
   lines = [
-    (TASKS[r["task"]], f"C_Te = {r['c_te']}", f"O_{r['operand'].upper()}", f"{100 * r['value']:.1f}") for r in found
+    (
+      TASKS[row["task"]],
+      f"C_Te = {row['c_te']}{_SETS[row['stage']]}",
+      f"O_{row['operand'].upper()}",
+      f"{100 * row['value']:.1f}",
+    )
+    for row in select(rows, metric="guess_baseline", stage=stages)
   ]
   text = "Accuracy, in percent, of always giving the most frequent answer of the test set.\n\n"
   return "Guess baselines", text + markdown_table(("task", "test set", "operand", "guess, %"), lines)

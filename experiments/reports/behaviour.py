@@ -21,14 +21,14 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   claims = [claim for task in present(final, "task") for claim in _claims(final, task)]
   text = (
     f"Mean absolute difference over {comparison.cells} cells: "
-    f"{100 * comparison.mean_absolute_difference:.1f} percentage points ({comparison.only_ours} cells only here, "
+    f"{comparison.points} percentage points ({comparison.only_ours} cells only here, "
     f"{comparison.only_paper} only in the paper).\n\n{comparison.markdown}"
   )
   by_task = [(TASKS[task], _difference(final, paper, task)) for task in present(final, "task")]
   text += "\n" + "\n".join(f"{name}: {line}" for name, line in by_task) + "\n"
   return Made(
     title="Table 3: fine-tuned Tracr models beside the paper's",
-    sections=[("Claims", markdown_claims(claims)), ("Cell by cell", text), baseline_section(rows)],
+    sections=[("Claims", markdown_claims(claims)), ("Cell by cell", text), baseline_section(rows, "data")],
     figures={"figure": _figure(rows, final, paper, facts)},
     short=markdown_claims(claims),
   )
@@ -40,7 +40,7 @@ def _order(row: Row) -> tuple:
 
 def _difference(final: list[Row], paper: list, task: str) -> str:
   found = comparison_table(select(final, task=task), select(paper, task=task), _KEYS, _METRICS)
-  return f"{100 * found.mean_absolute_difference:.1f} points over {found.cells} cells."
+  return f"{found.points} points over {found.cells} cells."
 
 
 def _claims(final: list[Row], task: str) -> list[Claim]:

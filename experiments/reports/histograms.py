@@ -2,23 +2,26 @@
 
 from experiments.reports import TASKS, footer, present, rate_name
 from experiments.reports.single_weights import Part
-from finetune_wrappers.reporting.claims import Claim
+from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models
 from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, markdown_table
+from finetune_wrappers.reporting.tables import format_cell, markdown_table
 
 _COLLAPSED = 0.5  # one class on more than half of the strings
 
 
 def histograms(rows: list[Row], facts: dict) -> Part | None:
-  """The part on predicted classes; None where they were not measured."""
+  """The part on predicted classes; None where they were not measured, or every run diverged."""
   shares = select(rows, metric="predicted_share", c_te=0)
   if not shares:
     return None
+  # Models that diverged have rows here and none among the shares.
+  where = {"c_te": 0, **{field: facts["config"]["pruning"][f"{field}s"][0] for field in ("scope", "unit")}}
+  before = select(rows, stage="prune", metric="acc_pt", score="random", k=0, **where)
   return Part(
     figure=_figure(rows, shares, facts),
     section=("Largest share of one predicted class, C_Te = 0", _table(shares)),
-    claims=[_claim(task, select(shares, task=task)) for task in present(shares, "task")],
+    claims=[_claim(task, select(shares, task=task), select(before, task=task)) for task in present(before, "task")],
   )
 
 
@@ -33,23 +36,26 @@ def _table(shares: list[Row]) -> str:
   largest = largest_shares(shares)
   ks = present(largest, "k")
   for (task, rate, c_tr), own in group(largest, "task", "learning_rate", "c_tr").items():
-    cells = [cell_summary(select(own, k=k)) for k in ks]
-    lines.append((TASKS[task], rate_name(rate), f"{c_tr:g}", *(f"{100 * cell.mean:.1f}" for cell in cells)))
+    lines.append((TASKS[task], rate_name(rate), f"{c_tr:g}", *(format_cell(select(own, k=k)) for k in ks)))
   header = ("task", "rate", "C_Tr", *(f"K = {k}, %" for k in ks))
-  return "Mean over seeds, gradient score.\n\n" + markdown_table(header, lines)
+  return "Mean over seeds that did not diverge, gradient score.\n\n" + markdown_table(header, lines)
 
 
-def _claim(task: str, shares: list[Row]) -> Claim:
+def _claim(task: str, shares: list[Row], before: list[Row]) -> Claim:
   largest = select(largest_shares(shares), c_tr=1.0)
-  found = []
-  for (rate, k), own in group(largest, "learning_rate", "k").items():
-    if k:
-      found.append((max(row["value"] for row in own), rate, k))
-  kept = [share <= _COLLAPSED for share, _, _ in found]
-  answer = "yes" if kept and all(kept) else "partly" if any(kept) else "no"
-  text = f"{TASKS[task]}, C_Tr = 1: pruning does not collapse the predictions (no class on more than half)"
-  evidence = "; ".join(f"{rate_name(rate)}, K = {k}: {100 * share:.0f} %" for share, rate, k in found)
-  return Claim(text, answer, "largest share of one class in any seed: " + (evidence or "all runs diverged"))
+  findings = []
+  for (rate,), cell in group(select(before, c_tr=1.0), "learning_rate").items():
+    own = select(largest, learning_rate=rate)
+    if not own:
+      findings.append(Finding(rate_name(rate), NOT_JUDGED, format_cell(cell)))
+    for k in present(own, "k"):
+      if k:
+        worst = max(row["value"] for row in select(own, k=k))
+        answer = "yes" if worst <= _COLLAPSED else "no"
+        findings.append(Finding(f"{rate_name(rate)}, K = {k}", answer, f"{100 * worst:.0f} %"))
+  text = f"{TASKS[task]}, C_Tr = 1: pruning does not collapse the predictions (no class on more than half, in any seed)"
+  claim = claim_of_models(text, findings)
+  return Claim(claim.text, claim.answer, f"largest share of one class in any seed: {claim.evidence}")
 
 
 def _figure(rows: list[Row], shares: list[Row], facts: dict):
@@ -57,7 +63,7 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
   panels = []
   first = min(present(shares, "seed"))
   for (task, rate, c_tr), own in group(select(shares, seed=first), "task", "learning_rate", "c_tr").items():
-    labels = select(rows, metric="label_share", task=task, c_te=0, operand="pt")
+    labels = select(rows, stage="prune", metric="label_share", task=task, c_te=0, operand="pt")
     names = sorted({row["label"] for row in labels + own}, key=lambda name: (len(name), name))
     ks = present(own, "k")
     sets = {"right answer O_PT": labels, "before": select(own, k=0)}
@@ -68,4 +74,5 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
       series.append(Series(label, [share.get(name, 0.0) for name in names]))
     title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
     panels.append(Panel(title, "class", "share, %", series, categories=names))
-  return bars_figure(panels, title=f"Predicted classes at C_Te = 0, seed {first}", footer=footer(facts), columns=2)
+  line = footer(facts, intervals=False)
+  return bars_figure(panels, title=f"Predicted classes at C_Te = 0, seed {first}", footer=line, columns=2)

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from experiments.reports import TASKS, Made, footer, present, rate_name
-from finetune_wrappers.reporting.claims import Claim, markdown_claims
-from finetune_wrappers.reporting.plots import Heatmap, heatmaps_figure
+from experiments.reports import TASKS, Made, bar_series, footer, mean_of, present, rate_name
+from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, judge, markdown_claims, weakest
+from finetune_wrappers.reporting.plots import Heatmap, Panel, bars_figure, heatmaps_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, markdown_table
+from finetune_wrappers.reporting.tables import cell_summary, format_accuracy, format_cell, markdown_table
 
 _MODEL = ("stage", "learning_rate", "c_tr", "reft_learning_rate")
 _DRAWN = {
@@ -16,12 +16,14 @@ _DRAWN = {
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
-  """One figure for each task and chosen string; tables of attention mass and of activation shift."""
+  """One figure for each task and chosen string; shares of attention beside uniform attention's; activation shifts."""
   draw = facts["config"]["maps"]["draw"]
   figures = {}
   for number, (task, string) in enumerate(_strings(arrays)):
     name = "figure" if number == 0 else f"figure_{task}_{string}"
     figures[name] = _figure(arrays, task, string, draw, facts)
+  if draw == "attention":
+    figures["figure_shares"] = _share_figure(rows, facts)
   claims = [claim for task in present(rows, "task") for claim in _claims(rows, task)]
   sections = [("Attention of the answer position, C_Te = 0", _mass_table(rows)), ("Hidden units", _shift_table(rows))]
   if claims and draw == "attention":
@@ -54,10 +56,11 @@ def _figure(arrays: dict, task: str, string: str, draw: str, facts: dict):
     if key.startswith(f"{task}/") and key.endswith(f"/{string}/{draw}"):
       grid.append([_heatmap(key.split("/")[1], block, values, letters, draw) for block, values in enumerate(blocks)])
   label, limits = _DRAWN[draw]
+  if draw == "attention":
+    label += f" (uniform: {1 / len(letters):.3f})"
   what = "attention, attending letter downwards" if draw == "attention" else "hidden units of the MLPs"
-  return heatmaps_figure(
-    grid, title=f"{TASKS[task]}, {string}: {what}", footer=footer(facts), colour_label=label, limits=limits
-  )
+  title = f"{TASKS[task]}, {string}: {what}, seed {facts['config']['seeds'][0]}"
+  return heatmaps_figure(grid, title=title, footer=footer(facts, intervals=False), colour_label=label, limits=limits)
 
 
 def _heatmap(model: str, block: int, values, letters: list[str], draw: str) -> Heatmap:
@@ -68,24 +71,51 @@ def _heatmap(model: str, block: int, values, letters: list[str], draw: str) -> H
   return Heatmap(title, values / scale, ylabels=letters, xlabel=f"channel (largest {scale:.3g})", ylabel="position")
 
 
+def _uniform(rows: list[Row], task: str, operand: str) -> float:
+  """The share of an operand's letters if attention were spread evenly over the string."""
+  return mean_of(select(rows, metric="attention_uniform", task=task, attended=operand))
+
+
+def _share_figure(rows: list[Row], facts: dict):
+  """Shares of the answer position's attention by model, with uniform attention's as lines."""
+  panels = []
+  mass = select(rows, metric="attention_mass")
+  for task, block in sorted(group(mass, "task", "block")):
+    models = group(select(mass, task=task, block=block), *_MODEL)
+    series = [
+      bar_series(f"on O_{operand.upper()}", [select(own, attended=operand) for own in models.values()])
+      for operand in ("pt", "ft")
+    ]
+    uniform = {f"uniform, O_{operand.upper()}": _uniform(rows, task, operand) for operand in ("pt", "ft")}
+    names = [_short_name(*model) for model in models]
+    title = f"{TASKS[task]}, block {block}"
+    panels.append(Panel(title, "", "share of attention, %", series, uniform, categories=names))
+  return bars_figure(panels, title="Attention of the answer position, C_Te = 0", footer=footer(facts), columns=3)
+
+
+def _short_name(stage: str, rate: float | None, c_tr: float | None, reft_rate: float | None) -> str:
+  """A model under a bar: `FT 0.01 C_Tr 1`."""
+  if stage == "compile":
+    return "compiled"
+  text = f"FT {rate:g} C_Tr {c_tr:g}"
+  return text if stage == "finetune" else f"{text} reFT {reft_rate:g}"
+
+
 def _mass_table(rows: list[Row]) -> str:
   lines = []
   for (task, *model), own in group(select(rows, metric="attention_mass"), "task", *_MODEL).items():
     for block in present(own, "block"):
-      cells = [cell_summary(select(own, block=block, attended=operand)) for operand in ("pt", "ft")]
-      lines.append((TASKS[task], model_text(*model), block, *(_share(cell) for cell in cells)))
+      cells = [format_cell(select(own, block=block, attended=operand)) for operand in ("pt", "ft")]
+      lines.append((TASKS[task], model_text(*model), block, *cells))
+  for task in present(select(rows, metric="attention_uniform"), "task"):
+    shares = [format_accuracy(_uniform(rows, task, operand)) for operand in ("pt", "ft")]
+    lines.append((TASKS[task], "uniform attention", "any", *shares))
   text = (
     "Mean share of the answer position's attention, in percent: for Counter on all the a's (O_PT) and all the b's "
-    "(O_FT), for Max-identifier on the letter that is the answer for O_PT and for O_FT.\n\n"
+    "(O_FT), for Max-identifier on the letter that is the answer for O_PT and for O_FT. Uniform attention is spread "
+    "evenly over BOS, letters and pads.\n\n"
   )
   return text + markdown_table(("task", "model", "block", "on O_PT, %", "on O_FT, %"), lines)
-
-
-def _share(cell) -> str:
-  text = f"{100 * cell.mean:.1f}"
-  return (
-    text if np.isnan(cell.interval.low) else f"{text} [{100 * cell.interval.low:.1f}, {100 * cell.interval.high:.1f}]"
-  )
 
 
 def _shift_table(rows: list[Row]) -> str:
@@ -95,8 +125,10 @@ def _shift_table(rows: list[Row]) -> str:
       continue
     for block in present(own, "block"):
       cell = cell_summary(select(own, block=block))
-      interval = "" if np.isnan(cell.interval.low) else f" [{cell.interval.low:.3g}, {cell.interval.high:.3g}]"
-      lines.append((TASKS[task], model_text(*model), block, f"{cell.mean:.3g}{interval}"))
+      text = "" if np.isnan(cell.mean) else f"{cell.mean:.3g}"
+      text += "" if np.isnan(cell.interval.low) else f" [{cell.interval.low:.3g}, {cell.interval.high:.3g}]"
+      text += f" diverged ({cell.n_diverged} of {cell.n})" if cell.n_diverged else ""
+      lines.append((TASKS[task], model_text(*model), block, text))
   text = "Root-mean-square change of a block's hidden units over their root-mean-square in the compiled model.\n\n"
   return text + markdown_table(("task", "model", "block", "relative change"), lines)
 
@@ -111,17 +143,22 @@ def _claims(rows: list[Row], task: str) -> list[Claim]:
       before = select(mass, stage="compile", attended=operand)
       after = select(mass, stage="finetune", learning_rate=rate, c_tr=c_tr, attended=operand)
       if before and after:
-        claims.append(_claim(task, block, rate, c_tr, operand, cell_summary(before), cell_summary(after)))
+        name = f"{TASKS[task]}, {rate_name(rate)}, C_Tr = {c_tr:g}: block {block}"
+        claims.append(_claim(name, operand, before, after, _uniform(rows, task, operand)))
   return claims
 
 
-def _claim(task: str, block: int, rate: float, c_tr: float, operand: str, before, after) -> Claim:
-  name = f"{TASKS[task]}, {rate_name(rate)}, C_Tr = {c_tr:g}: block {block}"
-  evidence = f"{_share(before)} % compiled, {_share(after)} % fine-tuned"
-  if operand == "pt":
-    kept = after.mean / before.mean if before.mean else 0.0
-    answer = "yes" if kept >= 0.8 else "partly" if kept >= 0.4 else "no"
-    return Claim(f"{name} still attends to O_PT's letters (at least 80 % of the compiled share)", answer, evidence)
-  grown = after.mean - before.mean
-  answer = "yes" if grown >= 0.1 else "partly" if grown >= 0.03 else "no"
-  return Claim(f"{name} comes to attend to O_FT's letters too (10 points more than compiled)", answer, evidence)
+def _claim(name: str, operand: str, before: list[Row], after: list[Row], uniform: float) -> Claim:
+  """Judged by the interval over seeds; a share that uniform attention would give too shows nothing."""
+  compiled, found = mean_of(before), cell_summary(after)
+  evidence = f"{format_cell(before)} % compiled, {format_cell(after)} fine-tuned, uniform {format_accuracy(uniform)}"
+  more_than_uniform = judge(found, above=uniform)
+  if operand == "ft":
+    grown = judge(found, above=compiled + 0.1, partly_above=compiled + 0.03)
+    text = "comes to attend to O_FT's letters too (over 10 points more than compiled, and more than uniform)"
+    return Claim(f"{name} {text}", weakest(grown, more_than_uniform), evidence)
+  text = f"{name} still attends to O_PT's letters (over 80 % of the compiled share, and more than uniform)"
+  if compiled <= uniform:
+    return Claim(text, NOT_JUDGED, f"{evidence}: the compiled model does not attend to them more than uniform either")
+  kept = judge(found, above=0.8 * compiled, partly_above=0.4 * compiled)
+  return Claim(text, weakest(kept, more_than_uniform), evidence)

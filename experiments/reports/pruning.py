@@ -1,15 +1,27 @@
 """Figures 55-59: what zeroing a few weights or neurons brings back."""
 
-from experiments.reports import TASKS, Made, baseline_section, footer, guesses, means, present, rate_name
+import math
+
+from experiments.reports import TASKS, Made, baseline_section, footer, mean_of, means, present, pruning_guess, rate_name
 from experiments.reports.histograms import histograms
 from experiments.reports.single_weights import single_weights
-from finetune_wrappers.reporting.claims import Claim, markdown_claims
+from finetune_wrappers.reporting.claims import (
+  NOT_JUDGED,
+  Claim,
+  Finding,
+  claim_of_models,
+  judge,
+  judge_below,
+  markdown_claims,
+  weakest,
+)
 from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, format_cell, markdown_table
+from finetune_wrappers.reporting.tables import format_cell, format_points, markdown_table, paired_summary
 
 _MODEL = ("task", "learning_rate", "c_tr", "unit", "scope")
 _STYLES = {"gradient": "-", "random": ":"}
+_LIFT = 0.1  # what counts as brought back
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
@@ -27,45 +39,58 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       claims = part.claims + claims
   return Made(
     title=f"Pruning fine-tuned Tracr models ({facts['config']['name']})",
-    sections=[("Claims", markdown_claims(claims)), *sections, baseline_section(rows)],
+    sections=[("Claims", markdown_claims(claims)), *sections, baseline_section(rows, "prune")],
     figures=figures,
     short=markdown_claims(claims),
   )
 
 
 def curve_claims(curves: list[Row]) -> list[Claim]:
-  """For each task and scope: does the paper's score lift Acc. O_PT (C_Te = 0) at C_Tr = 1 beyond random pruning?"""
+  """For each task and scope: does the paper's score bring Acc. O_PT (C_Te = 0) back at C_Tr = 1, and not at C_Tr = 0?
+
+  Args:
+    curves: Acc. O_PT at C_Te = 0 by K.
+  """
   claims = []
   for (task, unit, scope), own in group(curves, "task", "unit", "scope").items():
-    found = []
-    for rate in sorted(present(own, "learning_rate"), reverse=True):
-      cells = select(own, learning_rate=rate, c_tr=1.0)
-      gain, text = _gain(cells)
-      if text:
-        found.append((gain >= 0.1, f"{rate_name(rate)}: {text}"))
-    if not found:
-      continue
-    holds = [ok for ok, _ in found]
-    answer = "yes" if all(holds) else "partly" if any(holds) else "no"
-    name = f"{TASKS[task]}, C_Tr = 1, {unit}s ({scope}): zeroing few lifts Acc. O_PT by 10 points more than random"
-    claims.append(Claim(name, answer, "; ".join(text for _, text in found)))
+    for c_tr, text in (
+      (1.0, "zeroing few lifts Acc. O_PT by 10 points, and by 10 points more than random"),
+      (0.0, "zeroing few brings nothing back (lifts Acc. O_PT by less than 10 points)"),
+    ):
+      cells = select(own, c_tr=c_tr)
+      findings = [
+        _finding(rate_name(rate), select(cells, learning_rate=rate), wrapped=c_tr == 1.0)
+        for rate in sorted(present(select(cells, score="gradient"), "learning_rate"), reverse=True)
+      ]
+      if findings:
+        claims.append(claim_of_models(f"{TASKS[task]}, C_Tr = {c_tr:g}, {unit}s ({scope}): {text}", findings))
   return claims
 
 
-def _gain(cells: list[Row]) -> tuple[float, str]:
-  """(best mean over K, minus random pruning's at that K or no pruning's, whichever is higher; the numbers).
+def _finding(name: str, cells: list[Row], *, wrapped: bool) -> Finding:
+  """One model at its best K above 0, chosen on the mean over seeds, which favours a lift.
 
-  K is chosen on the mean over seeds.
+  Args:
+    name: of the model.
+    cells: its Acc. O_PT by score and K.
+    wrapped: whether a lift beyond random's is claimed (C_Tr = 1), or none (C_Tr = 0).
   """
-  by_k = {k: cell_summary(select(cells, score="gradient", k=k)) for k in present(select(cells, score="gradient"), "k")}
-  alive = {k: cell for k, cell in by_k.items() if cell.n > cell.n_diverged}
-  if 0 not in alive:
-    return 0.0, ""
-  best = max(alive, key=lambda k: alive[k].mean)
-  random = cell_summary(select(cells, score="random", k=best))
-  texts = [format_cell(select(cells, score="gradient", k=k)) for k in (0, best)]
-  text = f"{texts[0]} to {texts[1]} at K = {best}, random {format_cell(select(cells, score='random', k=best))}"
-  return alive[best].mean - max(random.mean, alive[0].mean), text
+  by_k = {k: select(cells, score="gradient", k=k) for k in present(select(cells, score="gradient"), "k")}
+  before = by_k.pop(0)
+  if math.isnan(mean_of(before)):
+    return Finding(name, NOT_JUDGED, format_cell(before))
+  if mean_of(before) > 1 - _LIFT:
+    return Finding(name, NOT_JUDGED, f"Acc. O_PT {format_cell(before)} before pruning: nothing to bring back")
+  best = max(by_k, key=lambda k: mean_of(by_k[k]))
+  random = select(cells, score="random", k=best)
+  lift = paired_summary(by_k[best], before)
+  if wrapped:
+    beyond = paired_summary(by_k[best], random)
+    answer = weakest(judge(lift, above=_LIFT), judge(beyond, above=_LIFT))
+  else:
+    answer = judge_below(lift, below=_LIFT)
+  text = f"{format_cell(before)} to {format_cell(by_k[best])} at the best K = {best} ({format_points(lift)} points)"
+  return Finding(name, answer, f"{text}, random {format_cell(random)}")
 
 
 def _table(rows: list[Row]) -> str:
@@ -94,9 +119,8 @@ def _figure(rows: list[Row], facts: dict):
   for (task, rate), own in group(cells, "task", "learning_rate").items():
     for c_tr in present(own, "c_tr"):
       title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
-      guess = {name: value for name, value in guesses(rows, task, 0).items() if name.endswith("PT")}
       series = _series(select(own, c_tr=c_tr))
-      panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, guess))
+      panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, pruning_guess(rows, task)))
   columns = 4 if len(panels) > 4 else 2
   return lines_figure(panels, title=f"Zeroing the K first {first['unit']}s", footer=footer(facts), columns=columns)
 

@@ -1,8 +1,19 @@
 """The demo: was the capability deleted or wrapped? One short table, one figure."""
 
-from experiments.reports import Made, baseline_section, footer, guesses, last_step, means, present, rate_name
+from experiments.reports import (
+  Made,
+  baseline_section,
+  footer,
+  guesses,
+  last_step,
+  means,
+  present,
+  pruning_guess,
+  rate_name,
+)
+from experiments.reports.passages import models_of
 from experiments.reports.pruning import curve_claims
-from experiments.reports.revival import compare, model_label
+from experiments.reports.revival import compare
 from finetune_wrappers.reporting.claims import Claim, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -10,7 +21,7 @@ from finetune_wrappers.reporting.tables import format_cell, markdown_table
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
-  """Behaviour, pruning and revival of Counter, three claims of the paper beside three answers."""
+  """Behaviour, pruning and revival of Counter, the paper's claims beside our answers."""
   del arrays
   threshold = facts["config"]["reft"]["threshold"]
   curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", "scratch_ft"))
@@ -26,7 +37,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       ("Claims", markdown_claims(claims)),
       ("Accuracies, %", table),
       ("Reverse fine-tuning", markdown_table(header, lines)),
-      baseline_section(rows),
+      baseline_section(rows, "data", "prune"),
     ],
     figures={"figure": _figure(rows, curves, threshold, facts)},
     short=f"{table}\n{markdown_claims(claims)}",
@@ -38,8 +49,8 @@ def _behaviour(rows: list[Row]) -> str:
   lines = [("compiled (count a)", *_four(select(rows, stage="compile", operand="pt")))]
   for (rate, c_tr), own in group(select(rows, stage="finetune"), "learning_rate", "c_tr").items():
     lines.append((f"fine-tuned, {rate_name(rate)}, C_Tr {c_tr:g}", *_four(last_step(own))))
-  for (rate, c_tr, target), own in group(select(rows, stage="reft"), "learning_rate", "c_tr", "target").items():
-    lines.append((f"then reFT, of {model_label(rate, c_tr, target)}", *_four(last_step(own))))
+  for setting, own in reversed(models_of(rows)):
+    lines.append((f"then reFT, of {setting.label}", *_four(last_step(own))))
   lines.append(("Scr. + FT (control)", *_four(last_step(select(rows, stage="scratch_ft")))))
   return markdown_table(("model", "O_PT, C_Te=0", "O_FT, C_Te=0", "O_PT, C_Te=1", "O_FT, C_Te=1"), lines)
 
@@ -76,6 +87,6 @@ def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
   label = "Acc. O_PT at C_Te = 0, %"
   panels = [
     Panel("Reverse fine-tuning", "reFT iteration", label, revive, {"threshold": threshold, **guess}, xscale="symlog"),
-    Panel("Pruning", "K weights zeroed", label, series, guess),
+    Panel("Pruning", "K weights zeroed", label, series, pruning_guess(rows, "counter")),
   ]
   return lines_figure(panels, title="Counting a's comes back", footer=footer(facts), columns=2)

@@ -4,7 +4,7 @@ from experiments.reports import TASKS, Made, footer, last_step, present, rate_na
 from finetune_wrappers.reporting.paper_values import table3
 from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, comparison_table, markdown_table
+from finetune_wrappers.reporting.tables import CellSummary, cell_summary, comparison_table, markdown_table
 
 _KEYS = ("task", "learning_rate", "c_tr", "c_te")
 _METRICS = ("acc_pt", "acc_ft")
@@ -22,9 +22,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   note = (
     "Acc. O_PT / Acc. O_FT at C_Te = 0, in percent, after fine-tuning; `x` where the run diverged. `start` is\n"
     "Acc. O_PT after the noise and before training. The last column is the mean absolute difference to the paper's\n"
-    "Table 3 over the cells run, both test sets, diverged runs left out: a fact about the reading, and not what chose\n"
-    "the default. Below the preset `paper` strings and training are shorter than the paper's: only the lines of one\n"
-    "table compare."
+    "Table 3 over the cells run, both test sets, diverged runs left out (`x`: all did): a fact about the reading, and\n"
+    "not what chose the default. Below the preset `paper` strings and training are shorter than the paper's: only the\n"
+    "lines of one table compare."
   )
   return Made(
     title="Readings of Table 3, one at a time",
@@ -40,11 +40,23 @@ def _table(tuned: list[Row]) -> str:
   for (reading,), own in group(tuned, "reading").items():
     start = cell_summary(select(own, step=0, metric="acc_pt", c_te=0, learning_rate=cells[0][0], c_tr=cells[0][1]))
     final = last_step(own)
-    difference = comparison_table(final, table3(), _KEYS, _METRICS).mean_absolute_difference
     texts = [_pair(select(final, learning_rate=rate, c_tr=c_tr, c_te=0)) for rate, c_tr in cells]
-    lines.append((reading, f"{100 * start.mean:.0f}", *texts, f"{100 * difference:.1f}"))
+    lines.append((reading, _start(start), *texts, _difference(final)))
   header = ["reading", "start", *(f"{rate_name(rate)}, C_Tr {c_tr:g}" for rate, c_tr in cells), "points to the paper"]
   return markdown_table(header, lines)
+
+
+def _start(start: CellSummary) -> str:
+  return "x" if start.n == start.n_diverged else f"{100 * start.mean:.0f}"
+
+
+def _difference(final: list[Row]) -> str:
+  """Points to the paper, with the number of cells they come from where runs diverged; `x` where all did."""
+  compared = comparison_table(final, table3(), _KEYS, _METRICS)
+  diverged = [row["value"] is None for row in final]
+  if all(diverged):
+    return "x"
+  return f"{compared.points} ({compared.cells} cells)" if any(diverged) else compared.points
 
 
 def _pair(cell: list[Row]) -> str:
@@ -64,4 +76,4 @@ def _figure(tuned: list[Row], facts: dict):
     title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
     names = [name for (name,) in readings]
     panels.append(Panel(title, "", "accuracy at C_Te = 0, %", series, categories=names))
-  return bars_figure(panels, title="Readings, one at a time", footer=footer(facts), columns=2)
+  return bars_figure(panels, title="Readings, one at a time", footer=footer(facts, intervals=False), columns=2)

@@ -49,6 +49,7 @@ def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Pa
   Args:
     scope: `all`; `near_zero`, weights that compilation left below 0.5 in size, so that what the compiler
       built stays (pruning over all weights removes load-bearing ones; fig57_prune_weights runs both); `matrices`;
+      `blocks`, all but embeddings, last norm and head, whose units are tokens rather than neurons;
       or the path of one array, such as `blocks_1/attn/value/kernel`, or of a subtree, such as `blocks_1`.
     params: weights.
     compiled: weights as compiled, for `near_zero`.
@@ -65,10 +66,12 @@ def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Pa
   paths = {path for path, _ in named_leaves(params)}
 
   def inside(path: str) -> bool:
-    return path.endswith("kernel") if scope == "matrices" else path == scope or path.startswith(scope + "/")
+    if scope in ("matrices", "blocks"):
+      return path.endswith("kernel") if scope == "matrices" else path.startswith("blocks_")
+    return path == scope or path.startswith(scope + "/")
 
   if not any(inside(path) for path in paths):
-    raise InputError(f"scope: {scope!r} is not one of all, near_zero, matrices, {', '.join(sorted(paths))}")
+    raise InputError(f"scope: {scope!r} is not one of all, near_zero, matrices, blocks, {', '.join(sorted(paths))}")
   return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, inside(_name(p))), params)
 
 

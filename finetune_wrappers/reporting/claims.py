@@ -1,12 +1,16 @@
 """Claims: what the paper says, whether our rows bear it out, and by which numbers."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
-from finetune_wrappers.reporting.tables import markdown_table
+from finetune_wrappers.reporting.tables import CellSummary, markdown_table
+from finetune_wrappers.statistics import Interval
 from finetune_wrappers.types import InputError
 
-ANSWERS = ("yes", "partly", "no")
+# From strong to weak; the last where nothing can be said, as when every run diverged.
+ANSWERS = ("yes", "partly", "no", "not judged")
+NOT_JUDGED = ANSWERS[-1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +38,67 @@ class Claim:
         raise InputError(f"{name}: empty; a claim needs both text and evidence")
 
 
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """What one model, or one setting, says about a claim.
+
+  Attributes:
+    name: of the model.
+    answer: one of ANSWERS.
+    evidence: its numbers, or why it is not judged.
+  """
+
+  name: str
+  answer: str
+  evidence: str
+
+
+def judge(found: CellSummary, *, above: float, partly_above: float | None = None) -> str:
+  """Whether a mean over seeds lies above a threshold.
+
+  Args:
+    found: mean and interval over seeds.
+    above: threshold for `yes`, which the whole interval must exceed: one seed, which has none, never says it. With
+      the mean alone above it the answer is `partly`.
+    partly_above: a lower threshold; an interval (or a single seed's value) above it gives `partly` too.
+
+  Returns:
+    One of ANSWERS; `not judged` if all runs diverged.
+  """
+  if math.isnan(found.mean):
+    return NOT_JUDGED
+  low = found.interval.low
+  if low > above:
+    return "yes"
+  floor = found.mean if math.isnan(low) else low
+  return "partly" if found.mean > above or (partly_above is not None and floor > partly_above) else "no"
+
+
+def judge_below(found: CellSummary, *, below: float) -> str:
+  """Whether a mean over seeds lies below a threshold; see `judge`."""
+  turned = Interval(-found.interval.high, -found.interval.low)
+  return judge(found._replace(mean=-found.mean, interval=turned), above=-below)
+
+
+def weakest(*answers: str) -> str:
+  """The answer to a claim with several conditions, all of which must hold."""
+  return max(answers, key=ANSWERS.index)
+
+
+def claim_of_models(text: str, findings: Iterable[Finding]) -> Claim:
+  """A claim about several models: `yes` if it holds for all, `no` if for none, else `partly`.
+
+  Models that are not judged decide nothing, but stand in the evidence with the reason.
+  """
+  findings = list(findings)
+  judged = {finding.answer for finding in findings} - {NOT_JUDGED}
+  answer = "partly" if len(judged) > 1 else next(iter(judged), NOT_JUDGED)
+  return Claim(text, answer, "; ".join(f"{f.name} ({f.answer}): {f.evidence}" for f in findings) or "no such model")
+
+
 def markdown_claims(claims: Iterable[Claim]) -> str:
   """The claims as a Markdown table, in the order given."""
   return markdown_table(
-    ("The paper's claim", "Here", "Evidence"), [(claim.text, claim.answer, claim.evidence) for claim in claims]
+    ("The paper's claim", "Here", "Evidence (mean over seeds [95 % interval])"),
+    [(claim.text, claim.answer, claim.evidence) for claim in claims],
   )

@@ -11,13 +11,20 @@ from finetune_wrappers.types import InputError
 
 MISSING = "-"
 
+# Fractions besides the accuracies, which are known by their name: shares of attention and of classes, guesses.
+_SHARES = ("attention_mass", "attention_uniform", "predicted_share", "label_share", "guess_baseline")
+_SIZES = ("activation_shift",)  # not negative
+_UNBOUNDED = (-math.inf, math.inf)
+
 
 class CellSummary(NamedTuple):
   """One cell of a table.
 
   Attributes:
     mean: over the runs that did not diverge; nan if all did.
-    interval: 95 % Student t interval over seeds, clipped to [0, 1] for accuracies; (nan, nan) below 2 runs.
+    interval: 95 % Student t interval over the seeds that did not diverge; (nan, nan) below 2. Clipped to what the
+      metric can be, [0, 1] for fractions and [-1, 1] for their differences: the part cut off cannot hold the true
+      mean, so the confidence stays what it was.
     n: runs, diverged ones included.
     n_diverged: how many of them diverged.
   """
@@ -45,6 +52,12 @@ class Comparison:
   cells: int
   only_ours: int
   only_paper: int
+
+  @property
+  def points(self) -> str:
+    """The mean absolute difference in percentage points, as text; `-` if no cell is common."""
+    mean = self.mean_absolute_difference
+    return MISSING if math.isnan(mean) else f"{100 * mean:.1f}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -78,10 +91,44 @@ def cell_summary(rows: Sequence[Row]) -> CellSummary:
   if twice:
     raise InputError(f"seed: {twice[0]} comes twice in one cell; select one step and one value of all that was swept")
   values = [row["value"] for row in rows if row["value"] is not None]
+  return _summary(values, len(rows), _bounds(metrics[0]))
+
+
+def paired_summary(rows: Sequence[Row], base: Sequence[Row]) -> CellSummary:
+  """Mean and interval over seeds of the difference of two cells, each seed against itself.
+
+  Args:
+    rows: one for each seed, of one metric.
+    base: what is taken off, of the same metric. A seed that diverged there needs no row in `rows`, and counts as
+      diverged.
+
+  Raises:
+    InputError: as `cell_summary`, or for a seed that only one of them has.
+  """
+  for cell in (rows, base):
+    if cell:
+      cell_summary(cell)
+  before = {row["seed"]: row["value"] for row in base}
+  after = {seed: None for seed, value in before.items() if value is None} | {row["seed"]: row["value"] for row in rows}
+  if after.keys() != before.keys() or {row["metric"] for row in rows} - {row["metric"] for row in base}:
+    raise InputError(f"rows: seeds {sorted(after)} cannot be paired with {sorted(before)}, or the metrics differ")
+  pairs = [(after[seed], value) for seed, value in before.items()]
+  differences = [now - was for now, was in pairs if now is not None and was is not None]
+  low, high = _bounds(base[0]["metric"]) if base else _UNBOUNDED
+  return _summary(differences, len(pairs), (low - high, high - low))
+
+
+def _bounds(metric: str) -> tuple[float, float]:
+  """What a metric can be."""
+  if metric.startswith("acc_") or metric in _SHARES:
+    return (0.0, 1.0)
+  return (0.0, math.inf) if metric in _SIZES else _UNBOUNDED
+
+
+def _summary(values: Sequence[float], n: int, bounds: tuple[float, float]) -> CellSummary:
   if not values:
-    return CellSummary(math.nan, NO_INTERVAL, len(rows), len(rows))
-  interval = mean_interval(values, bounds=(0.0, 1.0) if metrics[0].startswith("acc_") else None)
-  return CellSummary(math.fsum(values) / len(values), interval, len(rows), len(rows) - len(values))
+    return CellSummary(math.nan, NO_INTERVAL, n, n)
+  return CellSummary(math.fsum(values) / len(values), mean_interval(values, bounds=bounds), n, n - len(values))
 
 
 def format_accuracy(
@@ -112,6 +159,17 @@ def format_cell(rows: Sequence[Row]) -> str:
     return MISSING
   summary = cell_summary(rows)
   return format_accuracy(summary.mean, summary.interval, n=summary.n, n_diverged=summary.n_diverged)
+
+
+def format_points(found: CellSummary) -> str:
+  """A difference of accuracies in percentage points: `+40.0 [+21.5, +58.5], diverged (1 of 3)`."""
+  text = _points(found.mean)
+  if not math.isnan(found.interval.low):
+    text += f" [{_points(found.interval.low)}, {_points(found.interval.high)}]"
+  if found.n_diverged:
+    counted = f"diverged ({found.n_diverged} of {found.n})"
+    text = counted if found.n_diverged == found.n else f"{text}, {counted}"
+  return text
 
 
 def comparison_table(

@@ -9,21 +9,32 @@ TARGETS = ("pt", "ft", "random")
 
 
 class Task(Protocol):
-  """Strings with answers for O_PT and O_FT and a spurious correlation of known probability.
+  """Strings with answers for O_PT and O_FT and a spurious correlation of known probability."""
 
-  Attributes:
-    name: `counter`, `max_identifier`, ...
-    length: T, positions of a string, BOS and pads included.
-    num_classes: V, classes of the answer.
-    answer_position: where the answer is read, BOS being 0.
-    prompted: whether the string itself says which operand is asked for.
-  """
+  @property
+  def name(self) -> str:
+    """`counter`, `max_identifier`, `counting`, `index`."""
+    ...
 
-  name: str
-  length: int
-  num_classes: int
-  answer_position: int
-  prompted: bool
+  @property
+  def length(self) -> int:
+    """T, positions of a string, special tokens and pads included."""
+    ...
+
+  @property
+  def num_classes(self) -> int:
+    """V, classes of the answer."""
+    ...
+
+  @property
+  def answer_position(self) -> int:
+    """Where the answer is read, 0 being the first position."""
+    ...
+
+  @property
+  def prompted(self) -> bool:
+    """Whether the string itself says which operand is asked for."""
+    ...
 
   def sample(self, key: Any, batch_size: int, c_tr: Any) -> Batch:
     """Draws training strings; jittable.

@@ -1,0 +1,99 @@
+"""First passages of reverse fine-tuning: when each seed reached the threshold, and ratios of their medians as text."""
+
+import math
+from typing import NamedTuple
+
+from experiments.reports import mean_of, present, rate_name
+from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, judge
+from finetune_wrappers.reporting.rows import Row, group, select
+from finetune_wrappers.reporting.tables import cell_summary, format_cell
+from finetune_wrappers.statistics import MedianRatio, Passage, first_passage, kaplan_meier_median
+
+_TARGETS = {"ft": "", "random": "randFT, "}
+
+
+class FineTuning(NamedTuple):
+  """What sets a fine-tuned model apart; the last three are None for compiled models."""
+
+  setting: str
+  learning_rate: float
+  c_tr: float
+  target: str
+  prior: str | None
+  pretraining_steps: int | None
+  mix: float | None
+
+  @property
+  def label(self) -> str:
+    """How the model is called: `η_M 0.01, C_Tr 1`; `low prior, η_M 1e-05, C_Tr 1`."""
+    parts = [f"{self.prior} prior"] if self.prior else []
+    parts += [f"{_TARGETS[self.target]}{rate_name(self.learning_rate, self.setting)}", f"C_Tr {self.c_tr:g}"]
+    parts += [f"{self.mix:.3g} mixed in"] if self.mix else []
+    return ", ".join(parts)
+
+
+def models_of(cells: list[Row]) -> list[tuple[FineTuning, list[Row]]]:
+  """Each fine-tuned model that was reverse fine-tuned, with its rows."""
+  found = group(select(cells, stage="reft"), *FineTuning._fields).items()
+  return sorted(((FineTuning(*key), own) for key, own in found), key=lambda item: item[0], reverse=True)
+
+
+def passages(rows: list[Row], threshold: float) -> list[Passage]:
+  """First passage of each seed; seeds with no finite evaluation are left out."""
+  found = []
+  for run in group(rows, "seed").values():
+    run = sorted(run, key=lambda row: row["step"])
+    values = [math.nan if row["value"] is None else row["value"] for row in run]
+    if not math.isnan(values[0]):
+      found.append(first_passage([row["step"] for row in run], values, threshold))
+  return found
+
+
+def not_to_judge(own: list[Row], threshold: float) -> str:
+  """Why nothing can be said about the revival of a model; empty if something can."""
+  start = [row for row in own if row["step"] == 0]
+  mean = mean_of(start)
+  if math.isnan(mean):
+    return format_cell(start)
+  return f"nothing to revive, Acc. O_PT {format_cell(start)} at the start" if mean >= threshold else ""
+
+
+def sooner(name: str, ratio: MedianRatio, evidence: str) -> Finding:
+  """`yes` if the whole interval lies above 1, `partly` if the ratio does and the interval does not or is missing."""
+  if not ratio.ratio > 1 or ratio.upper_bound:
+    return Finding(name, "no", evidence)
+  return Finding(name, "yes" if ratio.low > 1 else "partly", evidence)
+
+
+def recovered(name: str, own: list[Row], final: list[Row], threshold: float) -> Finding:
+  """Whether Acc. O_PT ends above the threshold."""
+  reason = not_to_judge(own, threshold)
+  if reason:
+    return Finding(name, NOT_JUDGED, reason)
+  return Finding(name, judge(cell_summary(final), above=threshold), format_cell(final))
+
+
+def median_text(rows: list[Row], threshold: float) -> str:
+  """Median passage with what is uncertain about it: `> 200 (1 of 3 runs)`, `diverged (3 of 3)`."""
+  times, seeds = passages(rows, threshold), len(present(rows, "seed"))
+  lost = f"diverged ({seeds - len(times)} of {seeds})" if len(times) < seeds else ""
+  if not times:
+    return lost or "-"
+  median, reached = kaplan_meier_median(times), sum(not time.censored for time in times)
+  if math.isfinite(median):
+    text = f"{median:.0f}"
+  else:  # what is certain: every censored run may pass right after it was last seen
+    text = f"> {kaplan_meier_median([time._replace(censored=False) for time in times]):.0f}"
+  text = text if reached == len(times) else f"{text} ({reached} of {len(times)} runs)"
+  return f"{text}, {lost}" if lost else text
+
+
+def ratio_text(ratio: MedianRatio | None) -> str:
+  """A ratio with its interval: `at least 20.0 [10.0, ∞]`."""
+  if ratio is None or math.isnan(ratio.ratio):
+    return "-"
+  sign = "at least " if ratio.lower_bound else "at most " if ratio.upper_bound else ""
+  if math.isnan(ratio.low):
+    return f"{sign}{ratio.ratio:.1f}"
+  high = "∞" if math.isinf(ratio.high) else f"{ratio.high:.1f}"
+  return f"{sign}{ratio.ratio:.1f} [{ratio.low:.1f}, {high}]"

@@ -1,0 +1,190 @@
+"""Training on prompted text: losses, AdamW, mixing and evaluation against NumPy, and the plan of the PCFG half."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import numpy as np
+import pytest
+from scipy import special
+
+from configs import fig05_behaviour, fig09_reft
+from experiments import pcfg
+from finetune_wrappers.models import gpt
+from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
+from finetune_wrappers.tasks.pcfg_text import PCFGText
+from finetune_wrappers.training import cohort, losses, optim, step
+from finetune_wrappers.training.stages import InitStage, TextStage
+from finetune_wrappers.types import InputError
+
+TEXT = PCFGText(window=10, counted=6, occurrence=1, token_place=4, farthest=8)
+TASK = PCFGTask(TEXT, "counting")
+ARRAYS, FACTS = gpt.build(gpt.GPTConfig(len(TEXT.symbols), TEXT.prompt_length + 1, blocks=1, heads=2, width=8), seed=3)
+MODEL, PARAMS = gpt.restore(FACTS), ARRAYS["params"]
+
+
+def settings_with(**changed):
+  values = {
+    "steps": 10, "batch_size": 6, "warmup_steps": 2, "final_fraction": 0.1, "clip_norm": 1.0, "microbatches": 1,
+    "eval_steps": (10,), "eval_size": 40, "loss_positions": "answer", "beta1": 0.9, "beta2": 0.95,
+    "weight_decay": 0.1, "answer_weight": 0.0, "mixed": False,
+  }  # fmt: skip
+  return optim.AdamWSettings(**(values | changed))
+
+
+def lane_of(target="ft", prior=(0.5, 0.3, 0.2), mix=0.0, rate=0.01):
+  arrays = cohort.lane_arrays([step.Lane(rate, 0.5, 7, target, 0.0, prior, mix)])
+  return jax.tree.map(lambda x: x[0], arrays)
+
+
+@functools.cache
+def sampled(loss_positions="answer", mixed=False):
+  settings = settings_with(batch_size=400, loss_positions=loss_positions, mixed=mixed)
+  return jax.jit(lambda key, lane: losses.training_data(TASK, settings, key, lane))
+
+
+def asked(tokens):
+  """(family, operand) of each prompt."""
+  return [tuple(TEXT.symbols[token] for token in row[1:3]) for row in np.asarray(tokens)]
+
+
+def test_every_target_trains_its_prompt():
+  prompts = {target: set(asked(sampled()(jax.random.key(0), lane_of(target))[0])) for target in ("pt", "ft", "random")}
+  assert prompts == {"pt": {("counting", "a")}, "ft": {("counting", "b")}, "random": {("counting", "a")}}
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.1, 1.0])
+def test_mixing_replaces_that_share_of_the_rows_by_pretraining_samples(mix):
+  """Fine-tuning asks for b; with that prior no pretraining sample does."""
+  tokens, labels = sampled(mixed=True)(jax.random.key(1), lane_of(prior=(1.0, 0.0, 0.0), mix=mix))
+  kept = np.array([prompt == ("counting", "b") for prompt in asked(tokens)])
+  assert abs((1 - kept.mean()) - mix) <= (0.05 if 0 < mix < 1 else 0)
+  plain_tokens, plain_labels = sampled()(jax.random.key(1), lane_of())
+  np.testing.assert_array_equal(np.asarray(tokens)[kept], np.asarray(plain_tokens)[kept])
+  np.testing.assert_array_equal(np.asarray(labels)[kept], np.asarray(plain_labels)[kept])
+
+
+@pytest.mark.parametrize("answer_weight", [0.0, 2.0])
+def test_text_loss_is_the_mean_over_every_next_token(answer_weight):
+  settings = settings_with(loss_positions="text", answer_weight=answer_weight)
+  tokens, labels = sampled("text")(jax.random.key(2), lane_of())
+  text = np.concatenate([tokens, np.asarray(labels)[:, None]], axis=1)
+  with jax.default_matmul_precision("highest"):
+    logits = np.asarray(MODEL.apply({"params": PARAMS}, text).logits, np.float64)
+    got = losses.loss_fn(MODEL, TASK, settings, PARAMS, tokens, labels)
+  following = np.concatenate([text[:, 1:], np.full((len(text), 1), TEXT.token("EOS"))], axis=1)
+  parts = -np.take_along_axis(special.log_softmax(logits, axis=-1), following[..., None], axis=-1)[..., 0]
+  expected = parts.mean() + answer_weight * parts[:, TEXT.prompt_length - 1].mean()
+  assert float(got) == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_are_adamws():
+  """Against AdamW written out: clipping, bias correction, decay of kernels only, warm-up."""
+  settings, lane = settings_with(), lane_of()
+  grad = jax.jit(jax.grad(lambda p, *data: losses.loss_fn(MODEL, TASK, settings, p, *data)))
+  with jax.default_matmul_precision("highest"):
+    state = jax.jit(lambda s: step.train(MODEL, TASK, settings, lane, s, 0, 4))(step.init_state(settings, PARAMS, lane))
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
+    first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
+    sample = jax.jit(lambda key: losses.training_data(TASK, settings, key, lane))
+    for i in range(4):
+      data = sample(jax.random.fold_in(jax.random.key(7), i + 1))
+      grads = jax.device_get(grad(jax.tree.map(np.float32, params), *data))
+      norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in jax.tree.leaves(grads)))
+      grads = jax.tree.map(lambda g, norm=norm: g / max(norm, 1.0), grads)
+      first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+      second = jax.tree.map(lambda v, g: 0.95 * v + 0.05 * g**2, second, grads)
+      rate = 0.01 * (i / 2 if i < 2 else 0.1 + 0.9 * (1 + np.cos(np.pi * (i - 2) / 8)) / 2)
+
+      def updated(path, w, m, v, i=i, rate=rate):
+        decay = 0.1 * w if path[-1].key == "kernel" else 0.0
+        return w - rate * (m / (1 - 0.9 ** (i + 1)) / (np.sqrt(v / (1 - 0.95 ** (i + 1))) + 1e-8) + decay)
+
+      params = jax.tree_util.tree_map_with_path(updated, params, first, second)
+  for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+    np.testing.assert_allclose(got, expected, rtol=1e-3, atol=2e-6)
+
+
+def test_accuracies_are_asked_with_their_own_prompts():
+  """A model that answers r(x, O) for the operand it is asked for has both right."""
+  tests = jax.device_get(step.test_sets(TASK, 40))
+  batch = tests[0]
+  knows = {
+    tuple(np.asarray(tokens)[i]): labels[i]
+    for tokens, labels in (TASK.question(batch, 0), TASK.question(batch, 1))
+    for i in range(40)
+  }
+
+  def apply(variables, tokens, position, method):
+    del variables, position, method
+    return np.eye(TASK.num_classes)[[int(knows[tuple(np.asarray(row))]) for row in tokens]]
+
+  model = types.SimpleNamespace(apply=apply, answer_logits=None)
+  np.testing.assert_array_equal(step.evaluate(model, TASK, {0: batch, 1: batch}, {}), 1)
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "allowed"),
+  [
+    ("beta2", 1.0, "0 to below 1"),
+    ("weight_decay", -1.0, "0 or more"),
+    ("answer_weight", float("nan"), "0 or more"),
+    ("loss_positions", "letters", "answer, text"),
+    ("steps", 0, "above 0"),
+  ],
+)
+def test_adamw_settings_that_cannot_be(field, value, allowed):
+  with pytest.raises(InputError, match=f"^{field}: .*use {allowed}"):
+    settings_with(**{field: value})
+
+
+def plan_of(module, preset="paper", **changed):
+  config = module.get_config(preset)
+  config.unlock()
+  for name, value in changed.items():
+    config.update_from_flattened_dict({name.replace("__", "."): value})
+  return pcfg.plans(config)[0]
+
+
+def test_stages_form_the_papers_chains():
+  plan = plan_of(fig09_reft)
+  names = {"low", "medium", "high"}
+  assert {plan.swept(stage)["prior"] for stage in plan.bases()} == names
+  for stage in plan.refts():
+    finetune, pretrain = stage.parent, stage.parent.parent
+    assert [s.kind for s in (stage, finetune, pretrain, pretrain.parent)] == ["reft", "finetune", "pretrain", "init"]
+    assert stage.target == "pt" and finetune.target == "ft" and stage.learning_rate < finetune.learning_rate
+    assert stage.seed == finetune.seed == pretrain.seed == pretrain.parent.seed
+    assert plan.swept(stage)["prior"] in names and plan.swept(stage)["pretraining_steps"] == 200_000
+  assert {stage.parent.prior for stage in plan.controls()} == {(0.0, 1.0, 0.0)}
+  assert {stage.target for stage in plan.controls()} == {"pt"}
+
+
+def test_figures_share_their_models_and_families_their_pretraining():
+  five, nine = plan_of(fig05_behaviour), plan_of(fig09_reft)
+  assert {s.key for s in five.finetunes()} == {s.key for s in nine.finetunes()}
+  config = fig05_behaviour.get_config("paper")
+  config.unlock()
+  config.tasks = ("counting", "index")
+  counting, index = pcfg.plans(config)
+  assert {s.key for s in counting.bases()} == {s.key for s in index.bases()}
+  assert not {s.key for s in counting.finetunes()} & {s.key for s in index.finetunes()}
+
+
+def test_lanes_of_all_priors_run_as_one_program():
+  plan = plan_of(fig05_behaviour)
+  for stages in (plan.bases(), plan.finetunes()):
+    assert len({stage.program for stage in stages}) == 1
+  lanes = cohort.lane_arrays([stage.lane for stage in plan.bases()])
+  assert lanes.prior.shape == (len(plan.bases()), 3)
+
+
+def test_a_prior_that_is_not_one_is_refused():
+  stage = plan_of(fig05_behaviour).bases()[0]
+  assert isinstance(stage, TextStage) and isinstance(stage.parent, InitStage)
+  for prior in ((0.5, 0.4, 0.0), (1.2, -0.2, 0.0)):
+    with pytest.raises(InputError, match="prior: .* sum to 1"):
+      dataclasses.replace(stage, prior=prior)
+  with pytest.raises(InputError, match="finetune.priors: 'vague' is not one of .*low"):
+    plan_of(fig05_behaviour, finetune__priors=("vague",)).bases()
