@@ -71,6 +71,7 @@ def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: st
   config.pruning = pruning_section(preset)
   config.pruning.scopes = ("blocks",)  # embeddings and head left out: a row of theirs is a token, not a neuron
   config.pruning.units = ("neuron",)
+  config.probes = _probes(preset)
   config.lanes_per_program = 0
   config.layout = ConfigDict({"devices": 1 if preset == "smoke" else 0, "inner": "map"})
   config.checkpoint_seconds = 60.0
@@ -90,6 +91,25 @@ def _text(preset: str) -> ConfigDict:
 def _model(preset: str) -> ConfigDict:
   blocks, heads, width = {"smoke": (2, 2, 16), "quick": (2, 4, 64), "paper": (6, 6, 192)}[preset]
   return ConfigDict({"blocks": blocks, "heads": heads, "width": width, "compute_dtype": "float32"})
+
+
+def _probes(preset: str) -> ConfigDict:
+  """The paper: 4K iterations at 1e-3, divided by 10 at 2K, 3K and 3.5K. quick: a tenth of them at 10 times the rate."""
+  steps = {"smoke": 8, "quick": 400, "paper": 4000}[preset]
+  return ConfigDict(
+    {
+      # Whose prompt the probed model is given: the capability is one that a prompt for O_PT calls.
+      "prompt": "pt",
+      "steps": steps,
+      "batch_size": 8 if preset == "smoke" else 64,
+      "learning_rate": 1e-3 if preset == "paper" else 1e-2,
+      "drops": (steps // 2, 3 * steps // 4, 7 * steps // 8),
+      "drop_factor": 0.1,
+      "weight_decay": 0.01,
+      "eval_size": 16 if preset == "smoke" else 1024,
+      "standardise": False,
+    }
+  )
 
 
 # The paper names AdamW and its learning rates; the rest are minGPT's defaults.

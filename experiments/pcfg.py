@@ -93,6 +93,11 @@ class PCFGPlan:
           found.append(self._reft("scratch", self.init(seed), rate, seed))
     return found
 
+  def negatives(self) -> list[Stage]:
+    """Models that never had O_PT: pretrained without it."""
+    config = self.config
+    return [self.pretrained(config.pretrain.control_prior, s, n) for n in config.pretrain.steps for s in config.seeds]
+
   def swept(self, stage: Stage) -> dict[str, Any]:
     """See Plan; with the names of the prior and n_iters."""
     if not isinstance(stage, TextStage):
@@ -154,7 +159,7 @@ class PCFGPlan:
       shared,
       steps=int(steps),
       warmup_steps=int(warmup * steps),
-      eval_steps=[round(fraction * steps) for fraction in fractions],
+      eval_steps=sorted({round(fraction * steps) for fraction in fractions}),
       loss_positions="text",
       mixed=False,
     )

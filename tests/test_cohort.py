@@ -119,7 +119,7 @@ def test_training_and_answering_use_the_highest_precision():
 
 def test_lanes_become_arrays_and_targets_their_places():
   arrays = cohort.lane_arrays([step.Lane(0.1, 0.5, 2**32 - 1, "random", 0.0), step.Lane(0.2, 1, 3, "pt", 0.5)])
-  assert [x.dtype.name for x in arrays] == ["float32", "float32", "uint32", "int32", "float32"]
+  assert [x.dtype.name for x in arrays] == ["float32", "float32", "uint32", "int32", "float32", "float32", "float32"]
   assert arrays.stream.tolist() == [2**32 - 1, 3] and arrays.target.tolist() == [2, 0]
   np.testing.assert_allclose([arrays.learning_rate, arrays.c_tr, arrays.noise_std], [[0.1, 0.2], [0.5, 1], [0, 0.5]])
 

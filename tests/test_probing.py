@@ -220,11 +220,9 @@ def control(seed):
 
 def test_control_labels_are_a_fixed_function_of_the_counted_tokens():
   text, _ = draw_texts(1)
-  found = labels_of(control(0), text)
-  np.testing.assert_array_equal(probing.control_labels(control(0), text[::7]), found[::7])
-  other_head = np.concatenate([text[::-1, :5], text[:, 5:]], axis=1)
-  np.testing.assert_array_equal(labels_of(control(0), other_head), found)
-  np.testing.assert_array_equal(labels_of(control(0), np.concatenate([text, text], axis=1)), found)
+  found = np.array(labels_of(control(0), text))
+  other_head = np.concatenate([text[::-1], text[:, -WINDOW:]], axis=1)
+  np.testing.assert_array_equal(labels_of(control(0), other_head[::7]), found[::7])
   np.testing.assert_array_equal(labels_of(make_control(0, *draw_texts(0)), text), found)
   assert (labels_of(control(0), np.roll(text, 1, axis=1)) == found).mean() < 0.2
   assert (labels_of(control(1), text) == found).mean() < 0.1

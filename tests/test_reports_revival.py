@@ -60,6 +60,7 @@ def test_the_capability_is_recovered_if_it_ends_above_the_threshold(reft, answer
     ([20, 20, 20], [20, 20, 100], "partly"),
     ([10, 10, 10], [100, 100, 100], "no"),
     ([10, 10, 10], [None, None, None], "no"),
+    ([200, 200, 200], [None, None, None], "no"),  # at least as long, and nothing says at most twice
     ([None, None, None], [10, 10, 10], "yes"),
     ([None, None, None], [None, None, None], "not judged"),
     ([0, 0, 0], [20, 20, 20], "not judged"),

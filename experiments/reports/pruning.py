@@ -19,7 +19,7 @@ from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import format_cell, format_points, markdown_table, paired_summary
 
-_MODEL = ("task", "learning_rate", "c_tr", "unit", "scope")
+_MODEL = ("setting", "learning_rate", "prior", "pretraining_steps")  # the last two are None for compiled models
 _STYLES = {"gradient": "-", "random": ":"}
 _LIFT = 0.1  # what counts as brought back
 
@@ -38,7 +38,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       sections.insert(0, part.section)
       claims = part.claims + claims
   return Made(
-    title=f"Pruning fine-tuned Tracr models ({facts['config']['name']})",
+    title=f"Pruning fine-tuned models ({facts['config']['name']})",
     sections=[("Claims", markdown_claims(claims)), *sections, baseline_section(rows, "prune")],
     figures=figures,
     short=markdown_claims(claims),
@@ -59,12 +59,23 @@ def curve_claims(curves: list[Row]) -> list[Claim]:
     ):
       cells = select(own, c_tr=c_tr)
       findings = [
-        _finding(rate_name(rate), select(cells, learning_rate=rate), wrapped=c_tr == 1.0)
-        for rate in sorted(present(select(cells, score="gradient"), "learning_rate"), reverse=True)
+        _finding(_name(*model), of_model, wrapped=c_tr == 1.0)
+        for model, of_model in _models(cells)
+        if select(of_model, score="gradient")
       ]
       if findings:
         claims.append(claim_of_models(f"{TASKS[task]}, C_Tr = {c_tr:g}, {unit}s ({scope}): {text}", findings))
   return claims
+
+
+def _models(cells: list[Row]) -> list[tuple[tuple, list[Row]]]:
+  """Rows of each fine-tuned model, largest learning rate first."""
+  return sorted(group(cells, *_MODEL).items(), key=lambda item: -item[0][1])
+
+
+def _name(setting: str, rate: float, prior: str | None, pretraining_steps: int | None) -> str:
+  parts = [f"{prior} prior, n_iters {pretraining_steps}"] if prior else []
+  return ", ".join([*parts, rate_name(rate, setting)])
 
 
 def _finding(name: str, cells: list[Row], *, wrapped: bool) -> Finding:
@@ -96,15 +107,15 @@ def _finding(name: str, cells: list[Row], *, wrapped: bool) -> Finding:
 def _table(rows: list[Row]) -> str:
   lines = []
   chosen = (0, 1, 2, 4, 10, 20)
-  for model, own in group(select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0), *_MODEL).items():
+  cells = select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0)
+  for (task, c_tr, unit, scope, *model), own in group(cells, "task", "c_tr", "unit", "scope", *_MODEL).items():
     for score in dict.fromkeys(row["score"] for row in own):
       for metric in ("acc_pt", "acc_ft"):
-        cells = [format_cell(select(own, score=score, metric=metric, k=k)) for k in chosen]
-        task, rate, c_tr, unit, scope = model
+        values = [format_cell(select(own, score=score, metric=metric, k=k)) for k in chosen]
         lines.append(
-          (TASKS[task], rate_name(rate), f"{c_tr:g}", f"{unit}, {scope}", score, f"O_{metric[-2:].upper()}", *cells)
+          (TASKS[task], _name(*model), f"{c_tr:g}", f"{unit}, {scope}", score, f"O_{metric[-2:].upper()}", *values)
         )
-  header = ("task", "rate", "C_Tr", "unit, scope", "score", "Acc.", *(f"K = {k}" for k in chosen))
+  header = ("task", "model", "C_Tr", "unit, scope", "score", "Acc.", *(f"K = {k}" for k in chosen))
   text = (
     "Accuracies in percent at C_Te = 0. `random` is the mean over draws of random pruning, `random_best` the best draw "
     "at each K, chosen on the test set: an upper end, not an estimate.\n\n"
@@ -116,9 +127,9 @@ def _figure(rows: list[Row], facts: dict):
   first = {"scope": facts["config"]["pruning"]["scopes"][0], "unit": facts["config"]["pruning"]["units"][0]}
   cells = select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0, **first)
   panels = []
-  for (task, rate), own in group(cells, "task", "learning_rate").items():
+  for (task, *model), own in group(cells, "task", *_MODEL).items():
     for c_tr in present(own, "c_tr"):
-      title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
+      title = f"{TASKS[task]}, {_name(*model)}, C_Tr {c_tr:g}"
       series = _series(select(own, c_tr=c_tr))
       panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, pruning_guess(rows, task)))
   columns = 4 if len(panels) > 4 else 2

@@ -16,8 +16,8 @@ Every linear layer multiplies two matrices, strings and positions being one axis
 kernel sums over both, which XLA on a CPU does through a transposed copy of the activations that computes layer norms
 and residual sums once more. With one axis it needs no copy, and no barrier against that fusion makes it faster.
 
-With `compute_dtype` bfloat16 linear layers and attention's products are in bfloat16. Parameters, the residual stream,
-layer norms, GELU, softmax and logits stay float32.
+With `compute_dtype` bfloat16 the products of linear layers and attention are in bfloat16. Parameters and gradients, the
+residual stream, biases, layer norms, GELU, softmax, embeddings and logits stay float32.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def _product(x, matrix, precision=None):
 
 
 class _Linear(nn.Module):
-  """x W + b in `dtype`, with the parameters at hand for products that are re-associated."""
+  """x W + b, the product in `dtype`, with the parameters at hand for products that are re-associated."""
 
   inputs: int
   features: int
@@ -88,12 +88,9 @@ class _Linear(nn.Module):
     self.kernel = self.param("kernel", nn.initializers.normal(self.std), (self.inputs, self.features))
     self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
-  def weights(self):
-    return self.kernel.astype(self.dtype), self.bias.astype(self.dtype)
-
   def __call__(self, x):
-    kernel, bias = self.weights()
-    return _product(x.astype(self.dtype), kernel) + bias
+    # The bias is added in float32, so that its gradient, a sum over everything, is summed in float32.
+    return _product(x.astype(self.dtype), self.kernel.astype(self.dtype)).astype(jnp.float32) + self.bias
 
 
 class _Attention(nn.Module):
@@ -111,7 +108,7 @@ class _Attention(nn.Module):
 
   def __call__(self, x_BxTxD, piece: int):
     """(output [B, T, D], softmax weights of each piece [B, H, its positions, positions up to its end])."""
-    q, k, v = jnp.moveaxis(self.heads(self.qkv(x_BxTxD)), 2, 0)
+    q, k, v = jnp.moveaxis(self.heads(self.qkv(x_BxTxD).astype(self.qkv.dtype)), 2, 0)
     q, length = self.size**-0.5 * q, q.shape[1]
     mixed, weights = [], []
     for start in range(0, length, piece):
@@ -124,12 +121,11 @@ class _Attention(nn.Module):
 
   def last(self, x_BxTxD):
     """The output at the last position, [B, D]; no key or value is formed."""
-    kernel, bias = self.qkv.weights()
-    query, key, value = jnp.moveaxis(self.heads(kernel), 1, 0)
-    bias_q, _, bias_v = self.heads(bias)  # a key's bias adds one number to all scores of a query: no effect
-    x = x_BxTxD.astype(kernel.dtype)
+    x = x_BxTxD.astype(self.qkv.dtype)
+    query, key, value = jnp.moveaxis(self.heads(self.qkv.kernel.astype(x.dtype)), 1, 0)
+    bias_q, _, bias_v = self.heads(self.qkv.bias)  # a key's bias adds one number to all scores of a query: no effect
     q_BxHxK = self.size**-0.5 * (jnp.einsum("bd,dhk->bhk", x[:, -1], query) + bias_q)
-    back_BxHxD = jnp.einsum("bhk,dhk->bhd", q_BxHxK, key)
+    back_BxHxD = jnp.einsum("bhk,dhk->bhd", q_BxHxK.astype(x.dtype), key)
     weights_BxHxT = jax.nn.softmax(jnp.einsum("bhd,btd->bht", back_BxHxD, x).astype(jnp.float32))
     mean_BxHxD = jnp.einsum("bht,btd->bhd", weights_BxHxT.astype(x.dtype), x)
     mixed_BxHxK = jnp.einsum("bhd,dhk->bhk", mean_BxHxD, value) + bias_v
@@ -146,7 +142,7 @@ class _Mlp(nn.Module):
 
   def __call__(self, x):
     """(output [..., D], hidden units [..., 4 D] after GELU, float32)."""
-    hidden = jax.nn.gelu(self.linear_1(x).astype(jnp.float32), approximate=True)  # minGPT's NewGELU
+    hidden = jax.nn.gelu(self.linear_1(x), approximate=True)  # minGPT's NewGELU
     return self.linear_2(hidden), hidden
 
 

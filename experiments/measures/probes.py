@@ -1,0 +1,92 @@
+"""Linear probes of the operands' answers on pretrained, fine-tuned and control models (Figs. 8, 90-98)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.measures import Measured, row_of
+from experiments.models import Models
+from finetune_wrappers.analysis import probing
+from finetune_wrappers.tasks.task import TARGETS
+from finetune_wrappers.training import step
+from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.types import Params, require
+
+# Strings for probes are drawn apart from the test sets and from what scores weights for pruning.
+_SEED = step.TEST_SEED + 3
+_CONTROL_SAMPLES = 4096
+
+
+def stages(plan) -> list[Stage]:
+  """Pretrained and fine-tuned models, and those that never had O_PT.
+
+  Raises:
+    InputError: for a prompt that there is not, before anything is trained.
+  """
+  prompt = plan.config.probes.prompt
+  require(prompt in ("pt", "ft"), "probes.prompt", prompt, "pt, ft")
+  return [*plan.bases(), *plan.finetunes(), *plan.negatives()]
+
+
+def measure(models: Models) -> Measured:
+  """Rows of stage `probe`: accuracy by block (0: before the first) and by what is read.
+
+  `reads`: `pt` and `ft`, the operands' answers; `control_pt` and `control_ft`, labels that mean nothing
+  (`probing.control_task`). `model` says which kind of stage was probed.
+  """
+  plan = models.plan
+  values = {name: value for name, value in plan.config.probes.items() if name != "prompt"}
+  settings = probing.ProbeSettings(**{**values, "drops": tuple(values["drops"])})
+  program, out = None, Measured()
+  for stage in stages(plan):
+    trained = models.load(stage)
+    if program is None:
+      program = jax.jit(_program(plan, trained.model, settings))
+    with jax.default_matmul_precision("highest"):
+      found = jax.device_get(program(trained.params))
+    out.rows += _rows(plan, stage, found, diverged=trained.diverged)
+  return out
+
+
+def _program(plan, model, settings: probing.ProbeSettings) -> Callable[[Params], probing.ProbeResult]:
+  """Probes of every block and label on one model, a function of its parameters."""
+  task, text = plan.task, plan.task.text
+  place = TARGETS.index(plan.config.probes.prompt)
+  letters = tuple(text.first_operand + number for number in range(len(text.grammar.terminals)))
+
+  def letters_of(tokens_BxT):
+    return tokens_BxT[:, 5 : 5 + text.window]  # after SOS T O O' SOT
+
+  def control(key, samples, labels):
+    fields = {"letters": letters, "window": text.counted, "num_classes": task.num_classes}
+    return probing.control_task(key, letters_of(samples.tokens), labels, **fields)
+
+  def program(params):
+    keys = jax.random.split(jax.random.key(_SEED), 4)
+    samples = task.sample(keys[0], _CONTROL_SAMPLES, 0.0)
+    controls = [control(keys[1], samples, samples.target_pt), control(keys[2], samples, samples.target_ft)]
+
+    def features(key, batch_size):
+      batch = task.sample(key, batch_size, 0.0)
+      tokens = task.question(batch, place)[0]
+      x_PxBxD = model.apply({"params": params}, tokens, task.answer_position, method=model.answer_residuals)
+      random = [probing.control_labels(own, letters_of(batch.tokens)) for own in controls]
+      return x_PxBxD, jnp.stack([batch.target_pt, batch.target_ft, *random])
+
+    return probing.train_probes(features, settings, task.num_classes, keys[3])._replace(probes=None)
+
+  return program
+
+
+def _rows(plan, stage: Stage, found: probing.ProbeResult, *, diverged: bool) -> list:
+  rows = []
+  for index, reads in enumerate(("pt", "ft", "control_pt", "control_ft")):
+    fields = {"kind": "probe", "model": stage.kind, "reads": reads}
+    guess = float(np.asarray(found.guess)[index])
+    rows.append(row_of(plan, stage, "guess_baseline", guess, **fields))
+    for block, accuracy in enumerate(np.asarray(found.accuracy)[:, index].tolist()):
+      value = None if diverged or np.isnan(accuracy) else accuracy
+      rows.append(row_of(plan, stage, "acc_probe", value, block=block, **fields))
+  return rows

@@ -1,0 +1,140 @@
+"""Reports of the PCFG half on rows made by hand: what they claim, and that they draw."""
+
+import itertools
+
+import pytest
+from handmade import facts_of
+
+from configs import fig05_behaviour
+from experiments.reports import pcfg_behaviour, pcfg_curves, pcfg_labels, probes, revival
+from finetune_wrappers.reporting.rows import make_row
+
+COMMON = {"experiment": "by_hand", "setting": "pcfg", "task": "counting"}
+FACTS = facts_of(fig05_behaviour.get_config("smoke"))
+PRIORS = ("low", "high")
+SEEDS = (0, 1, 2)
+
+
+def row(stage, metric, value, *, seed=0, step=200, **fields):
+  return make_row(**COMMON, stage=stage, metric=metric, value=value, seed=seed, step=step, **fields)
+
+
+def guesses():
+  return [
+    row("data", "guess_baseline", 0.2, step=0, operand=operand, c_te=c_te)
+    for operand, c_te in itertools.product(("pt", "ft"), (0, 1))
+  ]
+
+
+def finetuned(value_of, steps=(0, 200)):
+  """Accuracy rows of every prior, C_Tr, test set and seed; value_of(prior, c_tr, metric, c_te, step)."""
+  rows = guesses()
+  axes = itertools.product(PRIORS, ("acc_pt", "acc_ft"), (0, 1), SEEDS)
+  for prior, metric, c_te, seed in axes:
+    shared = {"seed": seed, "c_te": c_te, "prior": prior, "pretraining_steps": 600}
+    rows.append(row("pretrain", metric, 0.99, step=600, **shared))
+    for c_tr, step in itertools.product((0.0, 1.0), steps):
+      value = value_of(prior, c_tr, metric, c_te, step) + 0.001 * seed
+      swept = {"learning_rate": 1e-4, "c_tr": c_tr, "target": "ft", "mix": 0.0}
+      rows.append(row("finetune", metric, value, step=step, **shared, **swept))
+  return rows
+
+
+def papers(prior, c_tr, metric, c_te, step):
+  """As the paper saw it."""
+  if step == 0:
+    return 0.95 if metric == "acc_pt" else 0.1
+  if metric == "acc_pt":
+    return 0.0
+  return 0.98 if c_tr == 0 or c_te == 1 else {"low": 0.0, "high": 0.6}[prior]
+
+
+def answers(made):
+  """Of the claims, in the order they are printed."""
+  return [line.split(" | ")[1] for line in made.short.splitlines()[2:]]
+
+
+def test_behaviour_answers_the_papers_pattern_with_yes():
+  made = pcfg_behaviour.make(finetuned(papers), {}, FACTS)
+  assert answers(made) == ["yes", "yes", "yes"]
+  text = dict(made.sections)["Accuracies"]
+  assert "η_L 0.0001" in text and "pretrained" in text
+
+
+@pytest.mark.parametrize(
+  ("change", "expected"),
+  [
+    (lambda prior, c_tr, metric, c_te: c_tr == 0 and metric == "acc_ft", ["no", "yes", "yes"]),
+    (lambda prior, c_tr, metric, c_te: c_tr == 1 and c_te == 1 and metric == "acc_ft", ["yes", "no", "yes"]),
+    (lambda prior, c_tr, metric, c_te: c_tr == 1 and prior == "high", ["yes", "yes", "no"]),
+  ],
+)
+def test_each_claim_of_behaviour_can_fail(change, expected):
+  def value_of(prior, c_tr, metric, c_te, step):
+    return 0.02 if change(prior, c_tr, metric, c_te) else papers(prior, c_tr, metric, c_te, step)
+
+  assert answers(pcfg_behaviour.make(finetuned(value_of), {}, FACTS)) == expected
+
+
+def test_curves_say_whether_o_pt_falls():
+  assert answers(pcfg_curves.make(finetuned(papers), {}, FACTS)) == ["yes"]
+  kept = finetuned(lambda prior, c_tr, metric, c_te, step: 0.9)
+  assert answers(pcfg_curves.make(kept, {}, FACTS)) == ["no"]
+
+
+def labels(shift):
+  rows = guesses()
+  for operand, c_tr, label in itertools.product(("pt", "ft"), (0.0, 1.0), range(10)):
+    fields = {"operand": operand, "c_tr": c_tr, "label": str(label + (shift if c_tr else 0))}
+    rows.append(row("data", "label_share", 0.1, step=0, **fields))
+  return rows
+
+
+def test_labels_that_move_with_c_tr_are_not_alike():
+  assert answers(pcfg_labels.make(labels(0), {}, FACTS)) == ["yes", "yes"]
+  assert answers(pcfg_labels.make(labels(2), {}, FACTS)) == ["no", "yes"]
+
+
+def probed(before, after, negative):
+  rows = []
+  models = [("pretrain", "low", before, {}), ("pretrain", "without_a", negative, {})]
+  models += [("finetune", "low", after, {"learning_rate": 1e-4, "c_tr": c_tr}) for c_tr in (0.0, 1.0)]
+  for (model, prior, accuracy, swept), seed in itertools.product(models, SEEDS):
+    shared = {"seed": seed, "model": model, "prior": prior, "pretraining_steps": 600, **swept}
+    for reads in ("pt", "ft", "control_pt", "control_ft"):
+      rows.append(row("probe", "guess_baseline", 0.1, reads=reads, **shared))
+      for block in (0, 1):
+        value = accuracy + 0.001 * seed if block and not reads.startswith("control") else 0.1
+        rows.append(row("probe", "acc_probe", value, reads=reads, block=block, **shared))
+  return rows
+
+
+@pytest.mark.parametrize(
+  ("accuracies", "expected"),
+  [
+    ((0.9, 0.9, 0.3), ["yes", "yes", "yes"]),
+    ((0.9, 0.5, 0.3), ["no", "no", "yes"]),
+    ((0.9, 0.9, 0.9), ["yes", "yes", "no"]),
+    ((0.1, 0.1, 0.1), ["not judged", "not judged", "no"]),
+  ],
+)
+def test_probes_are_judged_beside_what_never_had_o_pt(accuracies, expected):
+  made = probes.make(probed(*accuracies), {}, FACTS)
+  assert answers(made) == expected
+  assert ("saturated" in made.short) == (accuracies[2] == 0.9)
+
+
+def test_revival_tells_priors_apart():
+  """Two priors, of which one comes back at once: not one model with six runs."""
+  rows = guesses()
+  for seed, step in itertools.product(SEEDS, (0, 10, 100)):
+    shared = {"seed": seed, "step": step, "c_te": 0, "reft_learning_rate": 1e-5, "reft_c_tr": 0.0}
+    for prior, back in (("low", 100), ("high", 10)):
+      swept = {"prior": prior, "pretraining_steps": 600, "learning_rate": 1e-4, "c_tr": 1.0, "target": "ft", "mix": 0.0}
+      rows.append(row("reft", "acc_pt", 0.95 if step >= back else 0.1, **shared, **swept))
+    rows.append(row("scratch_ft", "acc_pt", 0.1, **shared, prior="without_a", pretraining_steps=600))
+  made = revival.make(rows, {}, FACTS)
+  assert "high prior, η_L 0.0001, C_Tr 1" in made.short and "low prior, η_L 0.0001, C_Tr 1" in made.short
+  table = dict(made.sections)["Revival"]
+  medians = {line.split(" | ")[2]: line.split(" | ")[5] for line in table.splitlines() if " prior, " in line}
+  assert [medians[f"{prior} prior, η_L 0.0001, C_Tr 1"] for prior in PRIORS] == ["100", "10"]
