@@ -2,11 +2,11 @@
 
     taskset -c 0 python -m benchmarks.gpt_speed [--sizes=quick,paper] [--paper_batch=16] [--turns=5]
 
-A step is forward, backward and AdamW in float32. `text` trains the next token everywhere, `answer` one position. "First"
-is the same GPT with Flax's Dense, whole attention maps and logits everywhere; PyTorch runs minGPT's explicit attention
-and `scaled_dot_product_attention`. All start from the same weights on the same strings, and have to find the same loss.
-Sides take turns, and what counts is CPU time: on a shared core the clock says little. Pin to one core, so that all use
-one thread. The paper's batch is 96; time for each string hardly depends on it.
+A step is forward, backward and AdamW in float32. `text` trains the next token everywhere, `answer` one position.
+"First" is the same GPT with Flax's Dense, whole attention maps and logits everywhere; PyTorch runs minGPT's explicit
+attention and `scaled_dot_product_attention`. All start from the same weights on the same strings, and have to find the
+same loss. Sides take turns, and what counts is CPU time: on a shared core the clock says little. Pin to one core, so
+that all use one thread. The paper's batch is 96; time for each string hardly depends on it.
 """
 
 import os

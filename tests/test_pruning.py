@@ -121,7 +121,7 @@ def test_unknown_score_unit_and_scope_are_refused_with_what_is_allowed(params):
     pruning.weight_scores("luck", params, params)
   with pytest.raises(InputError, match="unit: 'head' is not one of weight, neuron"):
     pruning.unit_scores(params, pruning.scope_mask("all", params), "head")
-  for scope in ("blocks_7", "blocks", "kernel", ""):
+  for scope in ("blocks_7", "block", "kernel", ""):
     with pytest.raises(InputError, match=rf"\Ascope: {scope!r} is not one of all, near_zero, matrices, ") as caught:
       pruning.scope_mask(scope, params)
     assert all(path in str(caught.value) for path in arrays(params)) and "\n" not in str(caught.value)
@@ -133,6 +133,7 @@ def test_scopes_hold_the_weights_that_they_name(params, compiled):
   inside = {
     "all": lambda path: True,
     "matrices": lambda path: path.split("/")[-1] == "kernel",
+    "blocks": lambda path: path.startswith("blocks_"),
     "blocks_1": lambda path: path.split("/")[0] == "blocks_1",
     "blocks_0/attn/value": lambda path: path in ("blocks_0/attn/value/kernel", "blocks_0/attn/value/bias"),
     "blocks_1/mlp/linear_1/bias": lambda path: path == "blocks_1/mlp/linear_1/bias",
