@@ -173,6 +173,9 @@ def test_lengths_and_terminals_are_those_of_all_strings(grammar):
   symbols = {"s", *itertools.chain(*(side for _, side, _ in grammar.rules))}
   assert grammar.terminals == tuple(sorted(symbols - parents))
   assert sorted(grammar.bottom_up) == sorted(symbols)
+  for symbol, height in grammar.heights.items():
+    sides = [side for parent, side, _ in grammar.rules if parent == symbol]
+    assert height == max((1 + grammar.heights[child] for side in sides for child in side), default=0)
   places = {symbol: place for place, symbol in enumerate(grammar.bottom_up)}
   assert all(places[child] < places[parent] for parent, side, _ in grammar.rules for child in side)
 
@@ -188,10 +191,10 @@ def test_a_grammar_can_be_hashed_and_described():
     again.__setattr__("start", "p")
 
 
-def test_alternatives_are_each_parents_right_sides_and_may_sum_to_one_but_for_rounding():
-  grammar = Grammar("s", (*GOOD[:2], *(("A", tuple("y" * n), 0.1) for n in range(1, 11))))
-  assert sum(probability for _, probability in grammar.alternatives["A"]) != 1
+def test_alternatives_are_each_parents_right_sides_and_sum_to_one_but_for_rounding():
+  grammar = Grammar("s", (*GOOD[:2], *(("A", tuple("y" * n), 0.3333333333) for n in (1, 2, 3))))
   assert grammar.alternatives["s"] == ((("A", "x"), 0.25), (("x",), 0.75))
+  assert grammar.alternatives["A"] == tuple((("y",) * n, 0.3333333333) for n in (1, 2, 3))
 
 
 @pytest.mark.parametrize(
