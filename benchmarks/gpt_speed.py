@@ -2,16 +2,18 @@
 
     taskset -c 0 python -m benchmarks.gpt_speed [--sizes=quick,paper] [--paper_batch=16] [--turns=5]
 
-A step is forward, backward and AdamW in float32. `text` trains the next token everywhere, `answer` one position.
+A step is forward, backward and AdamW in float32. `text` trains the next token everywhere, `answer` the last.
 "First" is the same GPT with Flax's Dense, whole attention maps and logits everywhere; PyTorch runs minGPT's explicit
 attention and `scaled_dot_product_attention`. All start from the same weights on the same strings, and have to find the
 same loss. Sides take turns, and what counts is CPU time: on a shared core the clock says little. Pin to one core, so
 that all use one thread. The paper's batch is 96; time for each string hardly depends on it.
 """
 
+import importlib
 import os
 import statistics
 import time
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,7 +26,7 @@ from flax import traverse_util
 from finetune_wrappers.models import gpt
 
 try:
-  import torch
+  torch: Any = importlib.import_module("torch")
 except ImportError:
   torch = None
 
@@ -71,19 +73,19 @@ class _First(nn.Module):
 
 def first_params(params: dict) -> dict:
   """Ours, with a block's layers side by side."""
-  flat = traverse_util.flatten_dict(params)
+  flat: Any = traverse_util.flatten_dict(params)
   return traverse_util.unflatten_dict({tuple(n for n in k if n not in ("attn", "mlp")): v for k, v in flat.items()})
 
 
 class JaxSide:
   """A step under jit, called from Python."""
 
-  def __init__(self, logits_of, params: dict, tokens: np.ndarray, position: int | None):
+  def __init__(self, logits_of, params: dict, tokens: np.ndarray, targets: np.ndarray):
     optimizer = optax.adamw(_RATE)
 
     def loss(params):
       logits = logits_of(params, tokens)
-      return optax.softmax_cross_entropy_with_integer_labels(logits, _targets(tokens, position)).mean()
+      return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
     def step(params, state):
       value, grads = jax.value_and_grad(loss)(params)
@@ -103,9 +105,9 @@ class JaxSide:
 class TorchSide:
   """minGPT in PyTorch, with explicit attention or its own."""
 
-  def __init__(self, config: gpt.GPTConfig, params: dict, tokens: np.ndarray, position: int | None, own: bool):
-    self._config, self._position, self._own = config, position, own
-    flat = traverse_util.flatten_dict(first_params(params), sep="/")
+  def __init__(self, config: gpt.GPTConfig, params: dict, tokens: np.ndarray, targets: np.ndarray, own: bool):
+    self._config, self._own = config, own
+    flat: Any = traverse_util.flatten_dict(first_params(params), sep="/")
     self._params = {
       # PyTorch keeps a linear layer's weight as [outputs, inputs].
       name: torch.tensor(w.T if name.endswith("kernel") else w).contiguous().requires_grad_()
@@ -113,7 +115,7 @@ class TorchSide:
     }
     self._optimizer = torch.optim.AdamW(self._params.values(), _RATE, weight_decay=1e-4, fused=True)
     self._tokens = torch.tensor(tokens).long()
-    self._targets = torch.tensor(np.asarray(_targets(tokens, position))).long().flatten()
+    self._targets = torch.tensor(targets).long()
     self._future = torch.ones(tokens.shape[1], tokens.shape[1]).triu(1).bool()
 
   def _layer(self, name, x):
@@ -139,45 +141,40 @@ class TorchSide:
       x = x + layer(f"{block}/linear", self._attend(q, k, v).transpose(1, 2).flatten(2))
       hidden = torch.nn.functional.gelu(layer(f"{block}/linear_1", layer(f"{block}/norm_2", x)), approximate="tanh")
       x = x + layer(f"{block}/linear_2", hidden)
-    x = x[:, :-1] if self._position is None else x[:, self._position]
-    return layer("head", layer("norm", x)).flatten(0, -2)
+    return layer("head", layer("norm", x[:, -1] if self._targets.ndim == 1 else x))
 
   def run(self) -> float:
     """One step; the loss before it."""
-    loss = torch.nn.functional.cross_entropy(self._logits(), self._targets)
+    loss = torch.nn.functional.cross_entropy(self._logits().flatten(0, -2), self._targets.flatten())
     self._optimizer.zero_grad(set_to_none=True)
     loss.backward()
     self._optimizer.step()
     return loss.item()
 
 
-def _targets(tokens, position: int | None):
-  """The next tokens, or the one after a position."""
-  return tokens[:, 1:] if position is None else tokens[:, position + 1]
-
-
-def sides_of(config: gpt.GPTConfig, batch: int, position: int | None) -> dict:
-  """By name, what trains the text (no position) or the answer."""
+def sides_of(config: gpt.GPTConfig, batch: int, loss: str) -> dict[str, Any]:
+  """By name, what trains the `text` or the `answer`: the next token everywhere, or the last one."""
   arrays, facts = gpt.build(config, 0)
   params, model, first = arrays["params"], gpt.restore(facts), _First(config)
-  tokens = np.random.default_rng(0).integers(0, config.vocab_size, (batch, config.length))
-  cut = slice(None, -1) if position is None else position
-  ours = {"method": "text_logits"} if position is None else {"position": position, "method": "answer_logits"}
+  strings = np.random.default_rng(0).integers(0, config.vocab_size, (batch, config.length))
+  tokens, targets = strings[:, :-1], strings[:, 1:] if loss == "text" else strings[:, -1]
 
-  def ours_logits(params, tokens):
-    logits = model.apply({"params": params}, tokens, **ours)
-    return logits[:, :-1] if position is None else logits
+  def ours_logits(params, tokens) -> Any:
+    if loss == "text":
+      return model.apply({"params": params}, tokens, method="text_logits")
+    return model.apply({"params": params}, tokens, tokens.shape[1] - 1, method="answer_logits")
 
-  def first_logits(params, tokens):
-    return first.apply({"params": params}, tokens)[:, cut]
+  def first_logits(params, tokens) -> Any:
+    logits: Any = first.apply({"params": params}, tokens)
+    return logits if loss == "text" else logits[:, -1]
 
-  sides = {
-    "ours": JaxSide(ours_logits, params, tokens, position),
-    "first": JaxSide(first_logits, first_params(params), tokens, position),
+  sides: dict[str, Any] = {
+    "ours": JaxSide(ours_logits, params, tokens, targets),
+    "first": JaxSide(first_logits, first_params(params), tokens, targets),
   }
   if torch is not None:
-    sides["torch explicit"] = TorchSide(config, params, tokens, position, own=False)
-    sides["torch SDPA"] = TorchSide(config, params, tokens, position, own=True)
+    sides["torch explicit"] = TorchSide(config, params, tokens, targets, own=False)
+    sides["torch SDPA"] = TorchSide(config, params, tokens, targets, own=True)
   return sides
 
 
@@ -189,9 +186,9 @@ def milliseconds(side, steps: int) -> float:
   return 1e3 * (time.process_time() - begin) / steps
 
 
-def measure(size: str, batch: int, position: int | None, turns: int) -> list[str]:
+def measure(size: str, batch: int, loss: str, turns: int) -> list[str]:
   """Lines of the table."""
-  sides = sides_of(_CONFIGS[size], batch, position)
+  sides = sides_of(_CONFIGS[size], batch, loss)
   losses = {name: [side.run() for _ in range(2)] for name, side in sides.items()}
   if any(not np.allclose(values, losses["ours"], rtol=1e-4) for values in losses.values()):
     raise AssertionError(f"the sides do not train the same model: {losses}")
@@ -201,7 +198,6 @@ def measure(size: str, batch: int, position: int | None, turns: int) -> list[str
     for name, side in sides.items():
       times[name].append(milliseconds(side, steps[name]))
   medians = {name: statistics.median(values) for name, values in times.items()}
-  loss = "text" if position is None else "answer"
   return [
     f"| {size}, {loss}, {batch} | {name} | {median:.1f} ({min(times[name]):.1f} to {max(times[name]):.1f}) "
     f"| {median / medians['ours']:.2f} |"
@@ -220,8 +216,8 @@ def main(_) -> None:
   print("|---|---|---|---|")
   for size in _SIZES.value:
     batch = _PAPER_BATCH.value if size == "paper" else _QUICK_BATCH
-    for position in (None, _CONFIGS[size].length - 2):
-      print("\n".join(measure(size, batch, position, _TURNS.value)), flush=True)
+    for loss in ("text", "answer"):
+      print("\n".join(measure(size, batch, loss, _TURNS.value)), flush=True)
 
 
 if __name__ == "__main__":
