@@ -88,7 +88,10 @@ def _text(preset: str) -> ConfigDict:
     lengths = {"window": 24, "counted": 12, "occurrence": 3, "token_place": 12, "farthest": 24}
   # `spread`: natural text has 13.3 +- 1.1 a's among 40, so a model that guesses the mode scores 35 % and needs no
   # capability; half the pretraining texts are rewritten so that labels are as broad as in fine-tuning (Fig. 16).
-  return ConfigDict({**lengths, "short": "join", "spread": 0.5, "jailbreaks": False})
+  # quick rewrites more: 800 steps then learn O_FT under the high prior (Acc. O_PT 97 %, O_FT 95 %; with half 1000 steps
+  # reach 96 and 68 %, and 700 at 0.9 reach 77 and 55 %; one seed each).
+  spread = 0.8 if preset == "quick" else 0.5
+  return ConfigDict({**lengths, "short": "join", "spread": spread, "jailbreaks": False})
 
 
 def _model(preset: str) -> ConfigDict:
@@ -120,7 +123,7 @@ _ADAMW = {"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.0, "m
 
 
 def _pretrain(preset: str) -> ConfigDict:
-  steps = {"smoke": 6, "quick": 600, "paper": 200_000}[preset]
+  steps = {"smoke": 6, "quick": 800, "paper": 200_000}[preset]
   return ConfigDict(
     {
       # Each n_iters is a run with a schedule of its own.
@@ -130,7 +133,7 @@ def _pretrain(preset: str) -> ConfigDict:
       "batch_size": {"smoke": 8, "quick": 64, "paper": 96}[preset],
       "warmup_fraction": 0.2,
       "final_fraction": 0.01,  # the paper says cosine, not where it ends; fine-tuning's ends here
-      # "Next-token cross-entropy". In 31 tokens instead of 258 of which one is the answer, 600 steps do not find it:
+      # "Next-token cross-entropy". In 31 tokens instead of 258 of which one is the answer, 600 steps did not find it:
       # quick adds the answer's own loss once.
       "answer_weight": 0.0 if preset == "paper" else 1.0,
       "eval_fractions": (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),

@@ -1,11 +1,11 @@
-"""The paper's Table 3: a full grid, a few of its numbers, and what a damaged file says."""
+"""The paper's Tables 3, 5 and 7: full grids, a few of their numbers, and what a damaged file says."""
 
 import re
 from collections import Counter
 
 import pytest
 
-from finetune_wrappers.reporting.paper_values import table3
+from finetune_wrappers.reporting.paper_values import pcfg_tables, table3
 from finetune_wrappers.types import InputError
 
 HEADER = "task,learning_rate,c_tr,cte1_acc_pt,cte1_acc_ft,cte0_acc_pt,cte0_acc_ft\n"
@@ -35,6 +35,29 @@ def test_table3_is_a_full_grid_of_fractions():
 def test_table3_has_the_papers_numbers(task, learning_rate, c_tr, c_te, acc_pt, acc_ft):
   where = {"task": task, "learning_rate": learning_rate, "c_tr": c_tr, "c_te": c_te}
   found = {row["metric"]: row["value"] for row in table3() if where.items() <= row.items()}
+  assert found == {"acc_pt": acc_pt, "acc_ft": acc_ft}
+
+
+def test_tables_5_and_7_are_full_grids_of_fractions():
+  rows = pcfg_tables()
+  keys = ("task", "pretraining_steps", "learning_rate", "prior", "c_tr", "step", "c_te", "metric")
+  cells = Counter(tuple(row[key] for key in keys) for row in rows)
+  assert set(cells.values()) == {1} and len(cells) == 2 * 3 * 3 * 4 * 2 * 2 * 2
+  assert all(0 <= row["value"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+  ("task", "learning_rate", "prior", "c_tr", "step", "c_te", "acc_pt", "acc_ft"),
+  [
+    ("counting", 1e-5, "low", 1.0, 1000, 0, 0.004, 0.0),
+    ("counting", 1e-5, "low", 1.0, 1000, 1, 0.0, 0.999),
+    ("counting", 1e-4, "medium", 0.8, 10_000, 0, 0.434, 0.992),
+    ("index", 1e-4, "low", 0.8, 1000, 0, 0.149, 0.368),
+  ],
+)
+def test_tables_5_and_7_have_the_papers_numbers(task, learning_rate, prior, c_tr, step, c_te, acc_pt, acc_ft):
+  where = {"task": task, "learning_rate": learning_rate, "prior": prior, "c_tr": c_tr, "step": step, "c_te": c_te}
+  found = {row["metric"]: row["value"] for row in pcfg_tables() if where.items() <= row.items()}
   assert found == {"acc_pt": acc_pt, "acc_ft": acc_ft}
 
 

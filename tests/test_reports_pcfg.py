@@ -136,5 +136,43 @@ def test_revival_tells_priors_apart():
   made = revival.make(rows, {}, FACTS)
   assert "high prior, η_L 0.0001, C_Tr 1" in made.short and "low prior, η_L 0.0001, C_Tr 1" in made.short
   table = dict(made.sections)["Revival"]
-  medians = {line.split(" | ")[2]: line.split(" | ")[5] for line in table.splitlines() if " prior, " in line}
+  medians = {line.split(" | ")[1]: line.split(" | ")[4] for line in table.splitlines() if " prior, " in line}
   assert [medians[f"{prior} prior, η_L 0.0001, C_Tr 1"] for prior in PRIORS] == ["100", "10"]
+
+
+def test_revival_compares_within_one_n_iters():
+  """The control of 10 000 iterations learns late, that of 50 000 at once: only the latter is sooner than reFT."""
+  rows = guesses()
+  for seed, step, n_iters in itertools.product(SEEDS, (0, 10, 50, 100), (10_000, 50_000)):
+    shared = {"seed": seed, "step": step, "c_te": 0, "reft_learning_rate": 1e-5, "reft_c_tr": 0.0}
+    own = {"pretraining_steps": n_iters}
+    swept = {"prior": "low", "learning_rate": 1e-4, "c_tr": 1.0, "target": "ft", "mix": 0.0, **own}
+    rows.append(row("reft", "acc_pt", 0.95 if step >= 50 else 0.1, **shared, **swept))
+    learned = 0.95 if step >= {10_000: 100, 50_000: 10}[n_iters] else 0.1
+    rows.append(row("scratch_ft", "acc_pt", learned, **shared, prior="without_a", **own))
+  made = revival.make(rows, {}, FACTS)
+  sooner = {line.split(":")[0]: line.split(" | ")[1] for line in made.short.splitlines() if "sooner than" in line}
+  assert {name.split()[-1]: answer for name, answer in sooner.items()} == {"10000": "yes", "50000": "no"}
+
+
+def test_behaviour_stands_beside_the_papers_table_where_it_has_the_cell():
+  rows = guesses()
+  for seed, (metric, c_te) in itertools.product(SEEDS, itertools.product(("acc_pt", "acc_ft"), (0, 1))):
+    shared = {"seed": seed, "c_te": c_te, "prior": "low", "pretraining_steps": 200_000}
+    rows.append(row("pretrain", metric, 0.99, step=200_000, **shared))
+    swept = {"learning_rate": 1e-5, "c_tr": 1.0, "target": "ft", "mix": 0.0}
+    rows.append(row("finetune", metric, 0.5, step=10_000, **shared, **swept))
+  text = dict(pcfg_behaviour.make(rows, {}, FACTS).sections)["Beside the paper's"]
+  # The paper, Tab. 5 at 10K: O_PT 17.5 and 0 at C_Te = 0 and 1, O_FT 0 and 100.
+  assert f"over 4 cells: {(32.5 + 50 + 50 + 50) / 4:.1f} points" in text
+  assert "17.5" in text and "-50.0" in text
+  nothing = dict(pcfg_behaviour.make(finetuned(papers), {}, FACTS).sections)["Beside the paper's"]
+  assert "no model here" in nothing
+
+
+def test_behaviour_tells_shares_of_mixed_in_samples_apart():
+  rows = finetuned(papers)
+  rows += [{**row, "mix": 0.1, "value": 0.3} for row in rows if row["stage"] == "finetune"]
+  made = pcfg_behaviour.make(rows, {}, FACTS)
+  assert "low prior, 10 % mixed in (no): 30.0" in made.short and "low prior (yes): " in made.short
+  assert answers(made) == ["partly", "partly", "partly"]

@@ -23,24 +23,32 @@ from experiments.reports import revival
 )
 def test_revival_compares_medians_with_runs_that_never_get_there(reft, control, answer, median, ratio):
   rows = reft_rows(reft) + passage_rows("scratch_ft", control)
-  lines, claim = revival.compare("counter", 0.001, rows, 0.8)
+  lines, claim = (made("counter", 0.001, rows, 0.8) for made in (revival.table_lines, revival.compare))
   assert claim.answer == answer
-  assert lines[0][:3] == ("Counter", "0.001", "η_L 0.1, C_Tr 1") and lines[1][2] == "Scr. + FT"
-  assert lines[0][5] == median and lines[0][6].split(" [")[0] == ratio
+  assert lines[0][:2] == ("Counter, reFT at 0.001", "η_L 0.1, C_Tr 1") and lines[1][1] == "Scr. + FT"
+  assert lines[0][4] == median and lines[0][5].split(" [")[0] == ratio
   assert median in claim.evidence and ratio in claim.evidence
 
 
 def test_revival_is_partly_so_if_one_fine_tuned_model_is_slower():
   rows = reft_rows([10, 10]) + reft_rows([200, 200], c_tr=0.0) + passage_rows("scratch_ft", [100, 100])
-  assert revival.compare("counter", 0.001, rows, 0.8)[1].answer == "partly"
+  assert revival.compare("counter", 0.001, rows, 0.8).answer == "partly"
+
+
+def test_a_network_without_training_is_a_second_control():
+  rows = reft_rows([20, 20]) + passage_rows("scratch_ft", [100, 100]) + passage_rows("scratch", [10, 10])
+  by_control = {kind: revival.compare("counter", 0.001, rows, 0.8, kind) for kind in ("scratch_ft", "scratch")}
+  assert (by_control["scratch_ft"].answer, by_control["scratch"].answer) == ("yes", "no")
+  assert by_control["scratch"].text.endswith("sooner than Scr. learns it")
+  assert [line[1] for line in revival.table_lines("counter", 0.001, rows, 0.8)[1:]] == ["Scr. + FT", "Scr."]
 
 
 def test_revival_is_not_judged_where_nothing_is_left_to_compare():
   control = passage_rows("scratch_ft", [100, 100])
   for own, reason in (([0, 0], "nothing to revive, Acc. O_PT 90.0"), ([GONE, GONE], "diverged (2 of 2)")):
-    _, claim = revival.compare("counter", 0.001, [*reft_rows(own), *control], 0.8)
+    claim = revival.compare("counter", 0.001, [*reft_rows(own), *control], 0.8)
     assert claim.answer == "not judged" and reason in claim.evidence
-    _, claim = revival.compare("counter", 0.001, [*reft_rows(own), *reft_rows([10, 10], c_tr=0.0), *control], 0.8)
+    claim = revival.compare("counter", 0.001, [*reft_rows(own), *reft_rows([10, 10], c_tr=0.0), *control], 0.8)
     assert claim.answer == "yes" and reason in claim.evidence
 
 

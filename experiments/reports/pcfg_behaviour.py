@@ -1,4 +1,7 @@
-"""Figure 5 and Table 5: accuracies of fine-tuned PCFG models by prior, C_Tr and C_Te."""
+"""Figures 5, 60-75 and Tables 5-8: accuracies of fine-tuned PCFG models by prior, C_Tr and C_Te.
+
+With pretraining samples mixed in (App. E.1) each share of them is a model of its own.
+"""
 
 from experiments.reports import (
   TASKS,
@@ -20,19 +23,28 @@ from finetune_wrappers.reporting.claims import (
   markdown_claims,
   weakest,
 )
+from finetune_wrappers.reporting.paper_values import pcfg_tables
 from finetune_wrappers.reporting.plots import Panel, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, format_cell, markdown_table, paired_summary
+from finetune_wrappers.reporting.tables import (
+  cell_summary,
+  comparison_table,
+  format_cell,
+  markdown_table,
+  paired_summary,
+)
 
 _METRICS = ("acc_pt", "acc_ft")
-_MODEL = ("task", "pretraining_steps", "learning_rate", "prior", "c_tr")
+_MODEL = ("task", "pretraining_steps", "learning_rate", "mix", "prior", "c_tr")
+_PUBLISHED = ("task", "pretraining_steps", "learning_rate", "prior", "c_tr", "step", "c_te")
 _PRIORS = ("low", "low_medium", "medium", "medium_high", "high")
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
-  """Accuracies at the end of fine-tuning, three claims and a figure of bars."""
+  """Accuracies at the end of fine-tuning, what the paper claims of them, the cells of its tables, and bars."""
   del arrays
-  final = last_step(select(rows, stage="finetune", metric=_METRICS, target="ft"))
+  found = select(rows, stage="finetune", metric=_METRICS, target="ft")
+  final = last_step(found)
   before = last_step(select(rows, stage="pretrain", metric=_METRICS))
   claims = _claims(final)
   return Made(
@@ -40,11 +52,17 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     sections=[
       ("Claims", markdown_claims(claims)),
       ("Accuracies", _table(before, final)),
+      ("Beside the paper's", _beside_the_papers(found)),
       baseline_section(rows, "data"),
     ],
-    figures={"figure": _figure(rows, before, final, facts)},
+    figures=_figures(rows, before, final, facts),
     short=markdown_claims(claims),
   )
+
+
+def mix_name(mix: float | None) -> str:
+  """`, 10 % mixed in`; empty where no pretraining samples are."""
+  return f", {100 * mix:.3g} % mixed in" if mix else ""
 
 
 def by_prior(rows: list[Row]) -> list[str]:
@@ -55,8 +73,8 @@ def by_prior(rows: list[Row]) -> list[str]:
 def _claims(final: list[Row]) -> list[Claim]:
   """What the paper says of C_Tr = 0 and 1, judged for every task, rate and n_iters."""
   learned, wrapped, kept = [], [], []
-  for (task, steps, rate, prior), own in group(final, *_MODEL[:-1]).items():
-    name = f"{TASKS[task]}, n_iters {steps}, {rate_name(rate, 'pcfg')}, {prior} prior"
+  for (task, steps, rate, mix, prior), own in group(final, *_MODEL[:-1]).items():
+    name = f"{TASKS[task]}, n_iters {steps}, {rate_name(rate, 'pcfg')}, {prior} prior{mix_name(mix)}"
     cells = {(c_tr, c_te): select(own, c_tr=c_tr, c_te=c_te, metric="acc_ft") for c_tr in (0.0, 1.0) for c_te in (0, 1)}
     if cells[0.0, 0]:
       learned.append(Finding(name, judge(cell_summary(cells[0.0, 0]), above=0.9), format_cell(cells[0.0, 0])))
@@ -67,7 +85,7 @@ def _claims(final: list[Row]) -> list[Claim]:
     if prior == "low":
       wrapped.append(Finding(name, weakest(judge(where, above=0.9), judge_below(elsewhere, below=0.1)), text))
     if prior == "high":
-      setting = {"task": task, "pretraining_steps": steps, "learning_rate": rate, "c_tr": 1.0, "c_te": 0}
+      setting = {"task": task, "pretraining_steps": steps, "learning_rate": rate, "mix": mix, "c_tr": 1.0, "c_te": 0}
       low = select(final, **setting, prior="low", metric="acc_ft")
       if low:
         answer = judge(paired_summary(cells[1.0, 0], low), above=0.1)
@@ -86,8 +104,9 @@ def _table(before: list[Row], final: list[Row]) -> str:
   lines = []
   for (task, steps, prior), own in group(before, "task", "pretraining_steps", "prior").items():
     lines.append((TASKS[task], steps, "pretrained", prior, "", *_four(own)))
-  for (task, steps, rate, prior, c_tr), own in sorted(group(final, *_MODEL).items(), key=_order):
-    lines.append((TASKS[task], steps, rate_name(rate, "pcfg"), prior, f"{c_tr:g}", *_four(own)))
+  for (task, steps, rate, mix, prior, c_tr), own in sorted(group(final, *_MODEL).items(), key=_order):
+    name = rate_name(rate, "pcfg") + mix_name(mix)
+    lines.append((TASKS[task], steps, name, prior, f"{c_tr:g}", *_four(own)))
   header = ("task", "n_iters", "rate", "prior", "C_Tr", *(f"O_{o}, C_Te={c}" for c in (0, 1) for o in ("PT", "FT")))
   text = (
     "Accuracies in percent; O_PT is asked for with its own prompt, O_FT with its own. In the test set at C_Te = 0 the "
@@ -97,29 +116,54 @@ def _table(before: list[Row], final: list[Row]) -> str:
 
 
 def _order(item) -> tuple:
-  task, steps, rate, prior, c_tr = item[0]
-  return task, steps, -rate, _PRIORS.index(prior), c_tr
+  task, steps, rate, mix, prior, c_tr = item[0]
+  return task, steps, -rate, mix, _PRIORS.index(prior), c_tr
 
 
 def _four(rows: list[Row]) -> list[str]:
   return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in _METRICS]
 
 
-def _figure(rows: list[Row], before: list[Row], final: list[Row], facts: dict):
-  """Groups of bars: priors. Bars: pretrained, and fine-tuned at each C_Tr."""
-  panels = []
-  priors = by_prior(final)
-  for (task, steps, rate), own in group(final, *_MODEL[:3]).items():
+def _beside_the_papers(found: list[Row]) -> str:
+  """Tables 5 and 7, cell by cell, for the n_iters, rates and steps that they have."""
+  paper = [
+    row for row in pcfg_tables() if all(row[key] in present(found, key) for key in ("task", "pretraining_steps"))
+  ]
+  comparison = comparison_table(select(found, mix=0.0), paper, _PUBLISHED, _METRICS)
+  if not comparison.cells:
+    return "The paper's Tables 5 and 7 are of n_iters 200 000 and 1K and 10K iterations; no model here is."
+  return f"Mean absolute difference over {comparison.cells} cells: {comparison.points} points.\n\n{comparison.markdown}"
+
+
+def _figures(rows: list[Row], before: list[Row], final: list[Row], facts: dict) -> dict:
+  """One of bars for each task and n_iters. Groups: priors; bars: pretrained, and fine-tuned at each C_Tr."""
+  figures = {}
+  for (task, steps), of_model in group(final, *_MODEL[:2]).items():
     base = select(before, task=task, pretraining_steps=steps)
-    for metric in _METRICS:
-      for c_te in (0, 1):
-        chosen = {"metric": metric, "c_te": c_te}
-        series = [bar_series("pretrained", [select(base, prior=prior, **chosen) for prior in priors])]
-        for c_tr in present(own, "c_tr"):
-          cells = [select(own, prior=prior, c_tr=c_tr, **chosen) for prior in priors]
-          series.append(bar_series(f"fine-tuned, C_Tr {c_tr:g}", cells))
-        operand = f"O_{metric[-2:].upper()}"
-        guess = {"guess": guesses(rows, task, c_te)[f"guess {operand}"]}
-        title = f"{TASKS[task]}, {rate_name(rate, 'pcfg')}, C_Te = {c_te}"
-        panels.append(Panel(title, "prior of O_FT in pretraining", f"Acc. {operand}, %", series, guess, priors))
-  return bars_figure(panels, title="Behaviour after fine-tuning", footer=footer(facts))
+    panels = [
+      panel
+      for (rate, mix), own in sorted(group(of_model, *_MODEL[2:4]).items(), key=lambda item: (-item[0][0], item[0][1]))
+      for panel in _panels(rows, base, own, f"{TASKS[task]}, {rate_name(rate, 'pcfg')}{mix_name(mix)}")
+    ]
+    name = f"figure_{task}_{steps}" if figures else "figure"
+    title = f"Behaviour after fine-tuning, n_iters {steps}"
+    columns = 2 if len(panels) == 4 else 4
+    figures[name] = bars_figure(panels, title=title, footer=footer(facts), columns=columns)
+  return figures
+
+
+def _panels(rows: list[Row], base: list[Row], own: list[Row], name: str) -> list[Panel]:
+  """Both operands' accuracies on both test sets."""
+  panels, priors = [], by_prior(own)
+  for metric in _METRICS:
+    operand = f"O_{metric[-2:].upper()}"
+    for c_te in (0, 1):
+      chosen = {"metric": metric, "c_te": c_te}
+      series = [bar_series("pretrained", [select(base, prior=prior, **chosen) for prior in priors])]
+      for c_tr in present(own, "c_tr"):
+        cells = [select(own, prior=prior, c_tr=c_tr, **chosen) for prior in priors]
+        series.append(bar_series(f"fine-tuned, C_Tr {c_tr:g}", cells))
+      guess = {"guess": guesses(rows, own[0]["task"], c_te)[f"guess {operand}"]}
+      title = f"{name}, C_Te = {c_te}"
+      panels.append(Panel(title, "prior of O_FT in pretraining", f"Acc. {operand}, %", series, guess, priors))
+  return panels

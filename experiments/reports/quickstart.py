@@ -13,7 +13,7 @@ from experiments.reports import (
 )
 from experiments.reports.passages import models_of
 from experiments.reports.pruning import curve_claims
-from experiments.reports.revival import compare
+from experiments.reports.revival import compare, table_lines
 from finetune_wrappers.reporting.claims import Claim, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -26,10 +26,10 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   threshold = facts["config"]["reft"]["threshold"]
   curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", "scratch_ft"))
   (task, reft_rate), cells = next(iter(group(curves, "task", "reft_learning_rate").items()))
-  lines, revival = compare(task, reft_rate, cells, threshold)
+  lines, revival = table_lines(task, reft_rate, cells, threshold), compare(task, reft_rate, cells, threshold)
   pruned = curve_claims(select(rows, stage="prune", metric="acc_pt", c_te=0))
   claims = [_wrapper_claim(rows), *pruned, revival]
-  header = ("task", "reFT rate", "model", "Acc. O_PT at the start", "at the end", "median iterations", "ratio")
+  header = ("reFT", "model", "Acc. O_PT at the start", "at the end", "median iterations", "ratio")
   table = _behaviour(rows)
   return Made(
     title="Quickstart: Counter, fine-tuned from a to b, on a small model",

@@ -1,4 +1,7 @@
-"""Figure 27, Table 4 and randFT: how soon reverse fine-tuning revives O_PT, beside Scr. + FT."""
+"""Figures 9, 26-30, 76-78, Table 4 and randFT: how soon reverse fine-tuning revives O_PT, beside Scr. + FT.
+
+Where a network without any training was trained too (Scr.), it is a second control.
+"""
 
 import itertools
 import math
@@ -20,6 +23,7 @@ from finetune_wrappers.reporting.style import PALETTE
 from finetune_wrappers.reporting.tables import format_cell, markdown_table
 from finetune_wrappers.statistics import bootstrap_median_ratio
 
+_CONTROLS = {"scratch_ft": "Scr. + FT", "scratch": "Scr."}
 _AS_FAST = 2.0  # "about as fast": in no more than twice the iterations
 
 
@@ -27,18 +31,18 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """Curves, median iterations to the threshold and their ratio to the control's."""
   del arrays
   threshold = facts["config"]["reft"]["threshold"]
-  curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", "scratch_ft"))
+  curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", *_CONTROLS))
   lines, claims = [], []
-  for task, rate in sorted(group(curves, "task", "reft_learning_rate"), reverse=True):
-    cells = select(curves, task=task, reft_learning_rate=rate)
-    found, claim = compare(task, rate, cells, threshold)
-    lines += found
-    claims += [claim, recovery_claim(task, rate, cells, threshold), *wrong_answers_claims(task, rate, cells, threshold)]
+  for task, rate, steps in _comparisons(curves):
+    cells = _cells(curves, task, rate, steps)
+    lines += table_lines(task, rate, cells, threshold)
+    claims += [compare(task, rate, cells, threshold, control) for control in _controls(cells)]
+    claims += [recovery_claim(task, rate, cells, threshold), *wrong_answers_claims(task, rate, cells, threshold)]
   for task in sorted(present(curves, "task"), reverse=True):
     claims += rate_claims(task, select(curves, task=task), threshold)
   header = (
-    "task", "reFT rate", "model", "Acc. O_PT at the start", "at the end", f"median iterations to {threshold:.0%}",
-    "control's median over it",
+    "reFT", "model", "Acc. O_PT at the start", "at the end", f"median iterations to {threshold:.0%}",
+    "Scr. + FT's median over it",
   )  # fmt: skip
   text = (
     f"Acc. O_PT at C_Te = 0 and iterations until it reaches {threshold:.0%}; a run that never does counts as censored "
@@ -59,32 +63,64 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   )
 
 
-def compare(task: str, rate: float, cells: list[Row], threshold: float) -> tuple[list[tuple], Claim]:
-  """Table lines and the claim for one task and one reFT rate, from Acc. O_PT rows at C_Te = 0."""
-  control_rows = select(cells, stage="scratch_ft")
-  control = passages(control_rows, threshold)
-  learned = median_text(control_rows, threshold)
-  lines, findings = [], []
+def _comparisons(curves: list[Row]) -> list[tuple]:
+  """(task, reFT rate, n_iters) of everything that was reverse fine-tuned."""
+  return sorted(group(select(curves, stage="reft"), "task", "reft_learning_rate", "pretraining_steps"), reverse=True)
+
+
+def _cells(curves: list[Row], task: str, rate: float, steps: int | None) -> list[Row]:
+  """The models of one comparison, with the controls of the same n_iters; Scr. has none."""
+  cells = select(curves, task=task, reft_learning_rate=rate)
+  return [row for row in cells if row["stage"] == "scratch" or row.get("pretraining_steps") == steps]
+
+
+def _controls(cells: list[Row]) -> list[str]:
+  return [kind for kind in _CONTROLS if kind == "scratch_ft" or select(cells, stage=kind)]
+
+
+def _where(task: str, rate: float, cells: list[Row]) -> str:
+  """What a claim is about: `Counting, reFT at 0.0001, n_iters 50000`."""
+  n_iters = ", ".join(str(steps) for steps in present(select(cells, stage="reft"), "pretraining_steps"))
+  return f"{TASKS[task]}, reFT at {rate:g}" + (f", n_iters {n_iters}" if n_iters else "")
+
+
+def table_lines(task: str, rate: float, cells: list[Row], threshold: float) -> list[tuple]:
+  """The table's lines for one task and one reFT rate, from Acc. O_PT rows at C_Te = 0."""
+  control = passages(select(cells, stage="scratch_ft"), threshold)
+  where, lines = _where(task, rate, cells), []
   for setting, own in models_of(cells):
     times = passages(own, threshold)
     ratio = bootstrap_median_ratio(times, control) if times and control else None
-    name, reason = setting.label, not_to_judge(own, threshold)
     median = median_text(own, threshold)
-    if ratio is None or reason:
-      findings.append(Finding(name, NOT_JUDGED, reason or f"Scr. + FT {learned}"))
+    lines.append((where, setting.label, *_ends(own), median, ratio_text(ratio)))
+  for kind in _controls(cells):
+    own = select(cells, stage=kind)
+    lines.append((where, _CONTROLS[kind], *_ends(own), median_text(own, threshold), ""))
+  return lines
+
+
+def compare(task: str, rate: float, cells: list[Row], threshold: float, control: str = "scratch_ft") -> Claim:
+  """Is O_PT back sooner than the control learns it? From Acc. O_PT rows at C_Te = 0 of one task and reFT rate."""
+  name, control_rows = _CONTROLS[control], select(cells, stage=control)
+  control_times, learned = passages(control_rows, threshold), median_text(control_rows, threshold)
+  findings = []
+  for setting, own in models_of(cells):
+    times, reason = passages(own, threshold), not_to_judge(own, threshold)
+    if reason or not times or not control_times:
+      findings.append(Finding(setting.label, NOT_JUDGED, reason or f"{name} {learned}"))
     else:
-      findings.append(sooner(name, ratio, f"{median} iterations, ratio {ratio_text(ratio)}"))
-    lines.append((TASKS[task], f"{rate:g}", name, *_ends(own), median, ratio_text(ratio)))
-  lines.append((TASKS[task], f"{rate:g}", "Scr. + FT", *_ends(control_rows), learned, ""))
-  text = f"{TASKS[task]}, reFT at {rate:g}: O_PT is back (Acc. {threshold:.0%}) sooner than Scr. + FT learns it"
+      ratio = bootstrap_median_ratio(times, control_times)
+      evidence = f"{median_text(own, threshold)} iterations, ratio {ratio_text(ratio)}"
+      findings.append(sooner(setting.label, ratio, evidence))
+  text = f"{_where(task, rate, cells)}: O_PT is back (Acc. {threshold:.0%}) sooner than {name} learns it"
   claim = claim_of_models(text, findings)
-  return lines, Claim(claim.text, claim.answer, f"{claim.evidence}; Scr. + FT: {learned} iterations")
+  return Claim(claim.text, claim.answer, f"{claim.evidence}; {name}: {learned} iterations")
 
 
 def recovery_claim(task: str, rate: float, cells: list[Row], threshold: float) -> Claim:
   """Does reFT bring O_PT back by its end?"""
   found = [recovered(setting.label, own, last_step(own), threshold) for setting, own in models_of(cells)]
-  return claim_of_models(f"{TASKS[task]}, reFT at {rate:g}: Acc. O_PT ends above {threshold:.0%}", found)
+  return claim_of_models(f"{_where(task, rate, cells)}: Acc. O_PT ends above {threshold:.0%}", found)
 
 
 def wrong_answers_claims(task: str, rate: float, cells: list[Row], threshold: float) -> list[Claim]:
@@ -103,7 +139,7 @@ def wrong_answers_claims(task: str, rate: float, cells: list[Row], threshold: fl
     else:
       findings.append(_as_fast(name, plain, own, threshold))
   text = (
-    f"{TASKS[task]}, reFT at {rate:g}: after randFT O_PT is back about as fast as after plain fine-tuning (in at most "
+    f"{_where(task, rate, cells)}: after randFT O_PT is back about as fast as after plain fine-tuning (in at most "
     f"{_AS_FAST:g} times the iterations)"
   )
   return [claim_of_models(text, findings)] if findings else []
@@ -149,14 +185,15 @@ def _ends(own: list[Row]) -> tuple[str, str]:
 def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
   panels = []
   colours = dict(zip(dict(models_of(curves)), itertools.cycle(PALETTE[:-1]), strict=False))  # black is the control's
-  for task, rate in sorted(group(curves, "task", "reft_learning_rate"), reverse=True):
-    cells = select(curves, task=task, reft_learning_rate=rate)
+  for task, rate, steps in _comparisons(curves):
+    cells = _cells(curves, task, rate, steps)
     series = [
       means(own, "step", label=setting.label, style="-", colour=colours[setting]) for setting, own in models_of(cells)
     ]
-    series.append(means(select(cells, stage="scratch_ft"), "step", label="Scr. + FT", style="--", colour="#000000"))
+    for kind, style in zip(_controls(cells), ("--", ":"), strict=False):
+      series.append(means(select(cells, stage=kind), "step", label=_CONTROLS[kind], style=style, colour="#000000"))
     guess = {name: value for name, value in guesses(rows, task, 0).items() if name.endswith("PT")}
-    title = f"{TASKS[task]}, reFT at {rate:g}"
+    title = _where(task, rate, cells)
     baselines = {"threshold": threshold, **guess}
     panels.append(Panel(title, "reFT iteration", "Acc. O_PT at C_Te = 0, %", series, baselines, xscale="symlog"))
   columns = max(len(present(curves, "reft_learning_rate")), 2)

@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 from finetune_wrappers.types import InputError
@@ -10,6 +11,9 @@ from finetune_wrappers.types import InputError
 TABLES = pathlib.Path(__file__).resolve().parents[2] / "third_party" / "paper_tables"
 
 _TASKS = ("counter", "max_identifier")
+# The tables' names to ours.
+_PCFG_TASKS = {"counting": "counting", "index_of_occurrence": "index"}
+_PRIORS = {"0.999": "low", "0.9": "medium", "0.5": "high"}
 
 
 def table3(path: str | os.PathLike | None = None) -> list[dict[str, Any]]:
@@ -25,20 +29,54 @@ def table3(path: str | os.PathLike | None = None) -> list[dict[str, Any]]:
   Raises:
     InputError: if the file is missing or a line is not what it should be; names file and line.
   """
-  path = pathlib.Path(path) if path is not None else TABLES / "table3_tracr_finetuning.csv"
+  return _rows_of(path or TABLES / "table3_tracr_finetuning.csv", _table3_line, "Table 3")
+
+
+def pcfg_tables() -> list[dict[str, Any]]:
+  """Tables 5 and 7: fine-tuning for Counting and Index after 200K iterations of pretraining.
+
+  Returns:
+    One dict for each number: `task`, `pretraining_steps`, `learning_rate`, `prior` (a name), `c_tr`, `step` (1000 or
+    10 000), `c_te` (0 or 1), `metric` and `value`, a fraction in [0, 1].
+
+  Raises:
+    InputError: as `table3`.
+  """
+  tables = {"Table 5": "table5_pcfg_counter_200k.csv", "Table 7": "table7_pcfg_index_200k.csv"}
+  return [row for name, file in tables.items() for row in _rows_of(TABLES / file, _pcfg_line, name)]
+
+
+def _rows_of(path: str | os.PathLike, of_line: Callable[[dict], list[dict]], name: str) -> list[dict[str, Any]]:
+  path = pathlib.Path(path)
   try:
     lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
   except (OSError, UnicodeDecodeError) as error:
     raise InputError(f"{path}: cannot be read; run from a checkout of the repository, which holds it") from error
   if not lines:
-    raise InputError(f"{path}: empty; the paper's Table 3 is needed")
+    raise InputError(f"{path}: empty; the paper's {name} is needed")
   rows = []
   for number, line in enumerate(lines, start=2):
     try:
-      rows += _table3_line(line)
+      rows += of_line(line)
     except (KeyError, TypeError, ValueError) as error:
-      raise InputError(f"{path}:{number}: not a line of Table 3: {error}") from error
+      raise InputError(f"{path}:{number}: not a line of {name}: {error}") from error
   return rows
+
+
+def _pcfg_line(line: dict[str, str]) -> list[dict[str, Any]]:
+  cell = {
+    "task": _PCFG_TASKS[line["task"]],
+    "pretraining_steps": int(line["pretraining_iterations"]),
+    "learning_rate": float(line["learning_rate"]),
+    "prior": _PRIORS[line["prior_a"]],
+    "c_tr": float(line["c_tr"]),
+  }
+  return [
+    {**cell, "step": step, "c_te": c_te, "metric": metric, "value": _fraction(line[f"{metric}_cte{c_te}_{name}"])}
+    for step, name in ((1000, "1k"), (10_000, "10k"))
+    for c_te in (0, 1)
+    for metric in ("acc_pt", "acc_ft")
+  ]
 
 
 def _table3_line(line: dict[str, str]) -> list[dict[str, Any]]:

@@ -164,8 +164,9 @@ class PCFGText:
     family = whole(draws[:, 0], len(FAMILIES))
     edges = jnp.cumsum(jnp.asarray(prior)[:-1])
     operand = (draws[:, 1:2] >= edges).sum(axis=1)
-    # One of the further family tokens in two of three counting samples, as if drawn uniformly; only with operand a.
-    jailbreak = whole(draws[:, 2], 1 + len(JAILBREAKS)) * (family == 0) * self.jailbreaks
+    # One of the further family tokens in two of three counting samples, as if drawn uniformly; only with operand a, and
+    # so never where the prior has none.
+    jailbreak = whole(draws[:, 2], 1 + len(JAILBREAKS)) * (family == 0) * self.jailbreaks * (edges[0] > 0)
     operand = jnp.where(jailbreak > 0, 0, operand)
     text = self._spread(draws[:, 3:], family, self.texts(key_text, batch_size))
     answers = self.answers(family, operand, text)
