@@ -11,10 +11,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help .venv demo test lint bench clean
+.PHONY: help .venv demo test test-quick lint bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[.a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[.a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv: $(STAMP) ## make .venv with pinned versions (happens by itself when needed)
 
@@ -34,6 +34,9 @@ demo: $(STAMP) ## train and analyse a small example; results go to WORKDIR (./ru
 
 test: $(STAMP) ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2
+
+test-quick: $(STAMP) ## run Figs. 5 to 9 at :quick and check the pattern; a quarter of an hour
+	$(BIN)/python -m pytest -m quick
 
 lint: $(STAMP) ## ruff (rules and formatting) and pyright
 	$(BIN)/ruff check .

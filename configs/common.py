@@ -80,6 +80,7 @@ def pruning_section(preset: str) -> ConfigDict:
       "scopes": ("near_zero",),
       "units": ("weight",),
       "ks": (0, 1, 2) if smoke else tuple(range(21)),
+      "iterative_every": 1,  # units zeroed between two gradients of the score `gradient_iterative`
       "single_weights": 0,
       "histogram_ks": (),
       "batch_size": 64 if smoke else 1000,

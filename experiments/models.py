@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -55,15 +56,18 @@ class Models:
   Args:
     store: filled by a Trainer.
     plan: of one task.
+    on_load: called before a stage is loaded, to show how far a measure has come.
   """
 
-  def __init__(self, store: Store, plan: Plan):
+  def __init__(self, store: Store, plan: Plan, on_load: Callable[[], None] = lambda: None):
+    self._on_load = on_load
     self.plan: Any = plan  # measures of one setting know more of it than Plan says
     self._store = store
     self._root = functools.cache(self._store.load)
 
   def load(self, stage: Stage) -> Trained:
     """The finished stage."""
+    self._on_load()
     root, facts = self._root(root_of(stage))
     arrays, own_facts = self._store.load(stage) if isinstance(stage, TrainStage) else (root, facts)
     return Trained(

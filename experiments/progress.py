@@ -5,10 +5,11 @@ from typing import Any
 
 
 class Progress:
-  """Counts lane-steps; a context manager, so that the bar's line ends whatever happens."""
+  """Counts lane-steps, then models that are measured; a context manager, so that a bar's line ends whatever happens."""
 
   def __init__(self) -> None:
     self._bar: Any = None
+    self._unit = "step"
 
   def __enter__(self) -> "Progress":
     return self
@@ -17,18 +18,21 @@ class Progress:
     if self._bar is not None:
       self._bar.close()
 
-  def __call__(self, done: int, total: int, text: str) -> None:
-    """Shows `done` of `total` lane-steps and what is being done."""
+  def __call__(self, done: int | None, total: int, text: str) -> None:
+    """Shows `done` (None: as many as before) of `total`, and what is being done."""
     if self._bar is None:
       from tqdm import tqdm
 
-      self._bar = tqdm(total=total, unit="step", unit_scale=True, file=sys.stderr, dynamic_ncols=True, smoothing=0.1)
+      self._bar = tqdm(
+        total=total, unit=self._unit, unit_scale=True, file=sys.stderr, dynamic_ncols=True, smoothing=0.1
+      )
     self._bar.total = total
     self._bar.set_description(text, refresh=False)
-    self._bar.update(done - self._bar.n)
+    self._bar.update(0 if done is None else done - self._bar.n)
     self._bar.refresh()
 
-  def note(self, text: str) -> None:
-    """Says what is being done where there are no steps to count."""
-    total = self._bar.total if self._bar is not None else 0
-    self(total, total, text)
+  def count(self, unit: str) -> None:
+    """Ends the bar; the next one counts `unit`s."""
+    if self._bar is not None:
+      self._bar.close()
+    self._bar, self._unit = None, unit

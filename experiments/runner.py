@@ -1,5 +1,6 @@
 """Runs a config: trains what it needs and is missing, measures, writes rows, reports."""
 
+import functools
 import importlib
 import io
 import json
@@ -106,16 +107,24 @@ def _trainer(config: ConfigDict, plan: Plan, store: Store, progress) -> Trainer:
   )
 
 
-def _measure(config: ConfigDict, plans, measures, store: Store, progress) -> Measured:
-  out = Measured()
-  for plan in plans:
-    models = Models(store, plan)
-    for name, measure in zip(config.measures, measures, strict=True):
-      progress.note(f"measuring {name}, {plan.task_name}")
-      found = measure.measure(models)
-      out.rows += found.rows
-      out.arrays |= found.arrays
+def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progress) -> Measured:
+  parts = [(plan, *named) for plan in plans for named in zip(config.measures, measures, strict=True)]
+  out, done, total = Measured(), 0, sum(len(measure.stages(plan)) for plan, _, measure in parts)
+  progress.count("model")
+  for plan, name, measure in parts:
+    count = len(measure.stages(plan))
+    show = functools.partial(progress, total=total, text=f"measuring {name}, {plan.task_name}")
+    found = measure.measure(Models(store, plan, functools.partial(_show_loaded, show, iter(range(done, done + count)))))
+    out.rows += found.rows
+    out.arrays |= found.arrays
+    done += count
+  progress(total, total, "measured")
   return out
+
+
+def _show_loaded(show, numbers) -> None:
+  """A model's measurement begins as it is loaded; a measure may load one twice."""
+  show(next(numbers, None))
 
 
 def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:

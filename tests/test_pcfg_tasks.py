@@ -112,6 +112,17 @@ def test_jailbreak_families_ask_for_a_only():
   np.testing.assert_allclose(sizes, 1 / 15, atol=0.025)
 
 
+def test_jailbreak_families_are_absent_where_the_prior_has_no_a():
+  """The control of the probes must not meet a by another name."""
+  tokens, _ = jax.jit(PCFGText(jailbreaks=True).sample_pretraining, static_argnums=1)(
+    jax.random.key(3), 400, (0.0, 1.0, 0.0)
+  )
+  symbols = PCFGText(jailbreaks=True).symbols
+  asked = {(symbols[row[1]], symbols[row[2]][0]) for row in np.asarray(tokens).tolist()}
+  assert {family for family, _ in asked} == set(FAMILIES)
+  assert {operand for _, operand in asked} == {"b", "N"}
+
+
 def test_no_family_has_a_further_token_without_jailbreaks():
   assert not {family for family, *_ in pretraining("paper")[1]} & set(JAILBREAKS)
 

@@ -5,8 +5,8 @@ import itertools
 import pytest
 from handmade import facts_of
 
-from configs import fig05_behaviour
-from experiments.reports import pcfg_behaviour, pcfg_curves, pcfg_labels, probes, revival
+from configs import fig05_behaviour, fig24_jailbreak
+from experiments.reports import jailbreaks, mixing, pcfg_behaviour, pcfg_curves, pcfg_labels, probes, revival
 from finetune_wrappers.reporting.rows import make_row
 
 COMMON = {"experiment": "by_hand", "setting": "pcfg", "task": "counting"}
@@ -176,3 +176,41 @@ def test_behaviour_tells_shares_of_mixed_in_samples_apart():
   made = pcfg_behaviour.make(rows, {}, FACTS)
   assert "low prior, 10 % mixed in (no): 30.0" in made.short and "low prior (yes): " in made.short
   assert answers(made) == ["partly", "partly", "partly"]
+
+
+@pytest.mark.parametrize(
+  ("accuracies", "expected"),
+  [
+    ({"counting": 0.1, "counting_j1": 0.99, "counting_j2": 0.98}, ["yes", "yes"]),
+    ({"counting": 0.9, "counting_j1": 0.99, "counting_j2": 0.98}, ["no", "yes"]),
+    ({"counting": 0.1, "counting_j1": 0.99, "counting_j2": 0.5}, ["yes", "no"]),
+  ],
+)
+def test_jailbreaks_are_judged_by_token(accuracies, expected):
+  rows = guesses()
+  swept = {"pretraining_steps": 600, "c_te": 0}
+  for prior, seed, (family, value) in itertools.product(PRIORS, SEEDS, accuracies.items()):
+    shared = {"seed": seed, "prior": prior, "family": family, **swept}
+    rows.append(row("jailbreak", "acc_pt", 0.99, model="pretrain", **shared))
+    # T_J1 and T_J2 are claimed for the high prior only.
+    value = value if prior == "high" or family == "counting" else 0.3
+    rows.append(row("jailbreak", "acc_pt", value, model="finetune", learning_rate=1e-4, c_tr=1.0, **shared))
+  made = jailbreaks.make(rows, {}, facts_of(fig24_jailbreak.get_config("smoke")))
+  assert answers(made) == expected
+  assert {"T_NJ, C_Te=0", "T_J2, C_Te=0"} <= set(dict(made.sections)["Acc. O_PT by family token"].split(" | "))
+  joined = jailbreaks.make(rows + probed(0.9, 0.9, 0.3), {}, FACTS)
+  assert set(joined.figures) == {"figure", "probes"} and "Probes: At the last block" in dict(joined.sections)
+
+
+@pytest.mark.parametrize(("kept", "expected"), [(0.97, ["yes", "yes"]), (0.3, ["no", "yes"]), (0.02, ["no", "no"])])
+def test_mixing_says_whether_o_pt_stays(kept, expected):
+  def value_of(prior, c_tr, metric, c_te, step):
+    return 0.01 if metric == "acc_pt" else 0.9
+
+  rows = finetuned(value_of)
+  mixed = [{**row, "mix": 0.5} for row in rows if row["stage"] == "finetune"]
+  rows += [{**row, "value": kept + 0.001 * row["seed"]} if row["metric"] == "acc_pt" else row for row in mixed]
+  made = mixing.make(rows, {}, FACTS)
+  heading, text = made.sections[0]
+  assert heading == "Mixing" and "50 % mixed in" in text
+  assert [line.split(" | ")[1] for line in text.splitlines()[4:]] == expected

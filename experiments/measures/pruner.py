@@ -74,10 +74,14 @@ class Pruner:
     grads = self._gradient(params)
     mask = pruning.scope_mask(scope, params, compiled)
 
+    def places_of(score: str, key):
+      if score == pruning.ITERATIVE:
+        count, every = max(self._config.ks), self._config.iterative_every
+        return pruning.iterative_ranks(params, self._gradient, mask, unit, count=count, every=every)
+      return pruning.ranks(pruning.unit_scores(pruning.weight_scores(score, params, grads, key), mask, unit), unit)
+
     def curve(score: str, key=None):
-      scores = pruning.weight_scores(score, params, grads, key)
-      places = pruning.ranks(pruning.unit_scores(scores, mask, unit), unit)
-      return pruning.curve(params, places, jnp.asarray(self._config.ks), self._evaluate)
+      return pruning.curve(params, places_of(score, key), jnp.asarray(self._config.ks), self._evaluate)
 
     keys = jax.random.split(jax.random.key(_SEED), self._config.random_draws)
     return {score: curve(score) for score in self._config.scores}, jax.lax.map(lambda k: curve("random", k), keys)

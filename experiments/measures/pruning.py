@@ -13,7 +13,7 @@ from experiments.models import Models, Trained
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
-from finetune_wrappers.types import InputError
+from finetune_wrappers.types import InputError, require
 
 _NAMES = {"query": "Q", "key": "K", "value": "V", "linear": "O", "linear_1": "in", "linear_2": "out"}
 
@@ -26,11 +26,13 @@ def stages(plan) -> list[Stage]:
   """
   config = plan.config.pruning
   # Random pruning always runs, with keys of its own.
-  allowed = {"scores": [name for name in pruning.SCORES if name != "random"], "units": pruning.UNITS}
+  scores = [*(name for name in pruning.SCORES if name != "random"), pruning.ITERATIVE]
+  allowed = {"scores": scores, "units": pruning.UNITS}
   for field, names in allowed.items():
     for name in config[field]:
       if name not in names:
         raise InputError(f"pruning.{field}: {name!r} is not one of {', '.join(names)}")
+  require(config.iterative_every >= 1, "pruning.iterative_every", config.iterative_every, "1 or more")
   if 0 not in config.ks or min(config.ks) < 0 or not any(config.ks):
     raise InputError(f"pruning.ks: {tuple(config.ks)} is not allowed; use 0 and larger whole numbers")
   if config.single_weights and not (1 in config.ks and "weight" in config.units):

@@ -46,6 +46,16 @@ class Made:
     return "\n".join(parts)
 
 
+def joined(first: Made, second: Made, name: str) -> Made:
+  """Two reports on one run as one: the first's title, then the second's sections and figures, `name` before each."""
+  return Made(
+    title=first.title,
+    sections=[*first.sections, *((f"{name.capitalize()}: {heading}", text) for heading, text in second.sections)],
+    figures={**first.figures, **{name: second.figures["figure"]}},
+    short=f"{first.short}\n{second.short}",
+  )
+
+
 def _provenance(facts: dict[str, Any]) -> str:
   config, versions = facts["config"], facts["versions"]
   lines = [

@@ -1,12 +1,20 @@
 """Table 3: accuracies after fine-tuning, cell by cell beside the paper's."""
 
 from experiments.reports import TASKS, Made, baseline_section, footer, guesses, last_step, means, present, rate_name
-from finetune_wrappers.reporting.claims import Claim, markdown_claims
+from finetune_wrappers.reporting.claims import (
+  Claim,
+  Finding,
+  claim_of_models,
+  judge,
+  judge_below,
+  markdown_claims,
+  weakest,
+)
 from finetune_wrappers.reporting.paper_values import table3
 from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
 from finetune_wrappers.reporting.rows import Row, select
 from finetune_wrappers.reporting.style import PALETTE
-from finetune_wrappers.reporting.tables import comparison_table, format_cell
+from finetune_wrappers.reporting.tables import cell_summary, comparison_table, format_cell
 
 _KEYS = ("task", "learning_rate", "c_tr", "c_te")
 _METRICS = ("acc_pt", "acc_ft")
@@ -53,32 +61,16 @@ def _claims(final: list[Row], task: str) -> list[Claim]:
     where = select(cells, c_tr=1.0, c_te=1, metric="acc_ft")
     elsewhere = select(cells, c_tr=1.0, c_te=0, metric="acc_ft")
     if plain:
-      learned.append((_mean(plain) >= 0.9, f"{rate_name(rate)}: {format_cell(plain)}"))
+      learned.append(Finding(rate_name(rate), judge(cell_summary(plain), above=0.9), format_cell(plain)))
     if where:
-      shortcut = _mean(where) >= 0.7 and _mean(elsewhere) <= 0.5
-      wrapped.append((shortcut, f"{rate_name(rate)}: {format_cell(where)} against {format_cell(elsewhere)}"))
-  claims = []
-  if learned:
-    text = f"{name}, C_Tr = 0: the new task is learned on the whole distribution (Acc. O_FT at least 90 % at C_Te = 0)"
-    claims.append(_claim(text, learned))
-  if wrapped:
-    text = (
-      f"{name}, C_Tr = 1: O_FT is answered where the correlation holds (at least 70 % at C_Te = 1) and not elsewhere "
-      "(at most 50 % at C_Te = 0)"
-    )
-    claims.append(_claim(text, wrapped))
-  return claims
-
-
-def _mean(cell: list[Row]) -> float:
-  values = [row["value"] for row in cell if row["value"] is not None]
-  return sum(values) / len(values) if values else float("nan")
-
-
-def _claim(text: str, found: list[tuple[bool, str]]) -> Claim:
-  holds = [ok for ok, _ in found]
-  answer = "yes" if all(holds) else "partly" if any(holds) else "no"
-  return Claim(text, answer, "; ".join(evidence for _, evidence in found))
+      answer = weakest(judge(cell_summary(where), above=0.7), judge_below(cell_summary(elsewhere), below=0.5))
+      wrapped.append(Finding(rate_name(rate), answer, f"{format_cell(where)} against {format_cell(elsewhere)}"))
+  texts = {
+    f"{name}, C_Tr = 0: the new task is learned on the whole distribution (Acc. O_FT above 90 % at C_Te = 0)": learned,
+    f"{name}, C_Tr = 1: O_FT is answered where the correlation holds (above 70 % at C_Te = 1) and not elsewhere (below "
+    "50 % at C_Te = 0)": wrapped,
+  }
+  return [claim_of_models(text, findings) for text, findings in texts.items() if findings]
 
 
 def _figure(rows: list[Row], final: list[Row], paper: list, facts: dict):

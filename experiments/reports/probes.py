@@ -3,7 +3,7 @@
 import numpy as np
 
 from experiments.reports import TASKS, Made, footer, mean_of, means, present, rate_name
-from experiments.reports.pcfg_behaviour import by_prior
+from experiments.reports.pcfg_behaviour import by_prior, mix_name
 from finetune_wrappers.analysis.probing import saturated
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, judge, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
@@ -35,8 +35,8 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 def _models(probes: list[Row]) -> list[tuple[str, str, list[Row]]]:
   """(prior, name, rows) of every model; the control's prior is its own."""
   found = []
-  for (prior, kind, rate, c_tr), own in group(probes, "prior", "model", "learning_rate", "c_tr").items():
-    name = "pretrained" if kind == "pretrain" else f"{rate_name(rate, 'pcfg')}, C_Tr {c_tr:g}"
+  for (prior, kind, rate, mix, c_tr), own in group(probes, "prior", "model", "learning_rate", "mix", "c_tr").items():
+    name = "pretrained" if kind == "pretrain" else f"{rate_name(rate, 'pcfg')}, C_Tr {c_tr:g}{mix_name(mix)}"
     found.append((prior, "never had O_PT" if prior == "without_a" else name, own))
   return found
 
@@ -47,12 +47,13 @@ def _last(cells: list[Row], reads: str) -> list[Row]:
 
 def _kept(rows: list[Row], probes: list[Row], c_tr: float) -> Claim:
   findings = []
-  for (task, steps, prior, rate), own in group(select(probes, c_tr=c_tr), *_SETTING, "learning_rate").items():
+  tuned = select(probes, c_tr=c_tr)
+  for (task, steps, prior, rate, mix), own in group(tuned, *_SETTING, "learning_rate", "mix").items():
     base = select(probes, task=task, pretraining_steps=steps, prior=prior, model="pretrain")
     before, after = _last(base, "pt"), _last(own, "pt")
     change = paired_summary(after, before)
     text = f"{format_cell(before)} to {format_cell(after)} ({format_points(change)} points)"
-    name = f"{TASKS[task]}, {prior} prior, {rate_name(rate, 'pcfg')}"
+    name = f"{TASKS[task]}, {prior} prior, {rate_name(rate, 'pcfg')}{mix_name(mix)}"
     read = mean_of(before) > _guess(rows, task) + _KEPT
     answer, why = (judge(change, above=-_KEPT), "") if read else (NOT_JUDGED, ": not read before, about the guess")
     findings.append(Finding(name, answer, text + why))

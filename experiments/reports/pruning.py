@@ -20,7 +20,7 @@ from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import format_cell, format_points, markdown_table, paired_summary
 
 _MODEL = ("setting", "learning_rate", "prior", "pretraining_steps")  # the last two are None for compiled models
-_STYLES = {"gradient": "-", "random": ":"}
+_STYLES = {"gradient": "-", "gradient_iterative": "--", "random": ":"}
 _LIFT = 0.1  # what counts as brought back
 
 
@@ -106,8 +106,10 @@ def _finding(name: str, cells: list[Row], *, wrapped: bool) -> Finding:
 
 def _table(rows: list[Row]) -> str:
   lines = []
-  chosen = (0, 1, 2, 4, 10, 20)
   cells = select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0)
+  ks = present(cells, "k")
+  wanted = (0, 1, 2, 4, 10, 20) if max(ks) <= 20 else (0, 5, 10, 20, 50, 100)
+  chosen = sorted({min(ks, key=lambda k: abs(k - want)) for want in wanted})  # the nearest that was measured
   for (task, c_tr, unit, scope, *model), own in group(cells, "task", "c_tr", "unit", "scope", *_MODEL).items():
     for score in dict.fromkeys(row["score"] for row in own):
       for metric in ("acc_pt", "acc_ft"):
@@ -139,9 +141,9 @@ def _figure(rows: list[Row], facts: dict):
 def _series(cells: list[Row]) -> list[Series]:
   series = []
   for metric, colour in (("acc_pt", "#0072B2"), ("acc_ft", "#D55E00")):
-    for score in ("gradient", "random"):
+    for score in _STYLES:
       own = select(cells, metric=metric, score=score)
       if own:
-        label = f"O_{metric[-2:].upper()}, {score}"
+        label = f"O_{metric[-2:].upper()}, {score.replace('_', ', ')}"
         series.append(means(own, "k", label=label, style=_STYLES[score], colour=colour))
   return series

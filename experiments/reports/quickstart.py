@@ -14,10 +14,10 @@ from experiments.reports import (
 from experiments.reports.passages import models_of
 from experiments.reports.pruning import curve_claims
 from experiments.reports.revival import compare, table_lines
-from finetune_wrappers.reporting.claims import Claim, markdown_claims
+from finetune_wrappers.reporting.claims import Claim, judge, judge_below, markdown_claims, weakest
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import format_cell, markdown_table
+from finetune_wrappers.reporting.tables import cell_summary, format_cell, markdown_table
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
@@ -61,14 +61,10 @@ def _four(rows: list[Row]) -> list[str]:
 
 def _wrapper_claim(rows: list[Row]) -> Claim:
   cells = select(last_step(select(rows, stage="finetune")), c_tr=1.0, metric="acc_ft")
-  texts = {c_te: format_cell(select(cells, c_te=c_te)) for c_te in (0, 1)}
-  means_of = {}
-  for c_te in (0, 1):
-    values = [row["value"] for row in select(cells, c_te=c_te) if row["value"] is not None]
-    means_of[c_te] = sum(values) / len(values) if values else float("nan")
-  answer = "yes" if means_of[1] >= 0.7 and means_of[0] <= 0.5 else "partly" if means_of[1] > means_of[0] else "no"
-  text = "C_Tr = 1: the model answers for O_FT where the correlation holds, and not elsewhere"
-  return Claim(text, answer, f"Acc. O_FT {texts[1]} at C_Te = 1 against {texts[0]} at C_Te = 0")
+  where, elsewhere = select(cells, c_te=1), select(cells, c_te=0)
+  answer = weakest(judge(cell_summary(where), above=0.7), judge_below(cell_summary(elsewhere), below=0.5))
+  text = "C_Tr = 1: the model answers for O_FT where the correlation holds (above 70 %), and not elsewhere (below 50 %)"
+  return Claim(text, answer, f"Acc. O_FT {format_cell(where)} at C_Te = 1 against {format_cell(elsewhere)} at C_Te = 0")
 
 
 def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):

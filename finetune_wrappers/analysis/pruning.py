@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from finetune_wrappers.types import InputError, Params
+from finetune_wrappers.types import InputError, Params, require
 
 SCORES = ("gradient", "gradient_abs", "magnitude", "random")
+ITERATIVE = "gradient_iterative"  # the gradient score, taken anew after each unit: `iterative_ranks`
 UNITS = ("weight", "neuron")
 _NEAR_ZERO = 0.5  # Tracr's own weights are 0 or at least 1 in size, but for the thresholds of its MLPs
 
@@ -123,6 +124,39 @@ def ranks(scores: Params, unit: str) -> Params:
   place = jnp.zeros((total,), jnp.int32).at[order].set(jnp.arange(total, dtype=jnp.int32))
   place_of_weight = jnp.where(jnp.isfinite(flat), place[groups], jnp.iinfo(jnp.int32).max)
   return _unravel_like(scores, place_of_weight)
+
+
+def iterative_ranks(
+  params: Params, gradient: Callable[[Params], Params], scope: Params, unit: str, *, count: int, every: int = 1
+) -> Params:
+  """Places as `ranks` gives them, with the gradient score taken anew after every few units that were zeroed.
+
+  One shot sums first-order effects that were measured with all units in place; this follows what zeroing changes.
+
+  Args:
+    params: weights.
+    gradient: dL/dw at given weights, L the loss on the pretraining task.
+    scope: from `scope_mask`.
+    unit: `weight` or `neuron`.
+    count: K, how many units are placed; the rest come after every K.
+    every: units zeroed between two gradients.
+
+  Raises:
+    InputError: for counts below 1.
+  """
+  for field, value in (("count", count), ("every", every)):
+    require(value >= 1, field, value, "1 or more")
+  never = jnp.iinfo(jnp.int32).max
+
+  def place_next(start, places):
+    pruned = apply_mask(params, keep_mask(places, start))
+    scores = weight_scores("gradient", pruned, gradient(pruned))
+    left = jax.tree.map(lambda inside, place: inside & (place == never), scope, places)
+    found = ranks(unit_scores(scores, left, unit), unit)
+    return jax.tree.map(lambda old, new: jnp.where(new < every, start + new, old), places, found), None
+
+  places = jax.tree.map(lambda w: jnp.full(w.shape, never, jnp.int32), params)
+  return jax.lax.scan(lambda carried, start: place_next(start, carried), places, jnp.arange(0, count, every))[0]
 
 
 def keep_mask(places: Params, k: Any) -> Params:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from finetune_wrappers.reporting import style
 from finetune_wrappers.reporting.rows import write_atomically
@@ -111,7 +111,8 @@ def lines_figure(
   Raises:
     InputError: for no panels, an unknown xscale, or a series whose lengths differ.
   """
-  return _grid(panels, _draw_lines, title, footer, columns, ordered, (3.4, 2.7))
+  size = (3.4, 2.7) if len(panels) > 1 else (5.4, 3.6)
+  return _grid(panels, _draw_lines, title, footer, columns, ordered, size)
 
 
 def bars_figure(panels: Sequence[Panel], *, title: str, footer: str, columns: int = 2, ordered: bool = False) -> Figure:
@@ -245,7 +246,7 @@ def _grid(
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    style.name_axes(axis, panel.title, panel.xlabel, panel.ylabel)
+    style.name_axes(axis, panel.title, panel.xlabel, panel.ylabel, size[0])
     if panel.categories is not None:
       style.name_ticks(axis, "x", panel.categories, len(panel.categories), size[0] - 0.5)
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -267,8 +268,7 @@ def _draw_lines(axis: Axes, panel: Panel, colours: Mapping[str, Any]) -> None:
       axis.fill_between(x, *interval, color=colours[series.label], alpha=0.18, linewidth=0)
   if panel.xscale == "symlog":
     x = np.concatenate([np.asarray(series.x, float) for series in panel.series] or [[1.0]])
-    axis.set_xscale("symlog", linthresh=min(x[x > 0], default=1.0), linscale=0.4)
-    axis.xaxis.set_minor_locator(NullLocator())
+    style.symlog(axis, x)
   elif panel.xscale == "log":
     axis.set_xscale("log")
   elif all(np.all(np.mod(series.x, 1) == 0) for series in panel.series):

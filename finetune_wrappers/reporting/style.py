@@ -1,15 +1,18 @@
 """The one style of all figures: sizes, colours, names of ticks. Nothing here touches Matplotlib's global state."""
 
+import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from finetune_wrappers.types import InputError
 
@@ -62,8 +65,10 @@ def legend_inches(labels: Iterable[str]) -> float:
   return max(len(re.sub(r"[${}_^\\]", "", label)) for label in labels) * 0.062 + 0.6
 
 
-def name_axes(axis: Axes, title: str, xlabel: str, ylabel: str) -> None:
-  """Title and labels of one set of axes."""
+def name_axes(axis: Axes, title: str, xlabel: str, ylabel: str, inches: float = math.inf) -> None:
+  """Title and labels of one set of axes, a long title in several lines of that width."""
+  if math.isfinite(inches):
+    title = textwrap.fill(title, int(inches / 0.075))
   axis.set_title(title, fontsize=LABEL, loc="left")
   axis.set_xlabel(xlabel, fontsize=LABEL)
   axis.set_ylabel(ylabel, fontsize=LABEL)
@@ -107,3 +112,12 @@ def name_ticks(axis: Axes, which: Literal["x", "y"], labels: Sequence[Any] | Non
   axis.tick_params(axis=which, labelsize=SMALLEST if crowded else SMALL)
   for text in axis.get_xticklabels() if turned else []:
     text.set_rotation(90 if usual > 2 or len(text.get_text()) > 2 else 0)
+
+
+def symlog(axis: Axes, x: np.ndarray) -> None:
+  """A logarithmic x axis that can show 0: linear up to the first of x above it."""
+  first = min(x[x > 0], default=1.0)
+  axis.set_xscale("symlog", linthresh=first, linscale=0.4)
+  powers = 10.0 ** np.arange(math.ceil(math.log10(first)), 1 + math.floor(math.log10(max(x.max(), first))))
+  axis.xaxis.set_major_locator(FixedLocator([0.0, *powers]))  # Matplotlib's own crowd the linear part
+  axis.xaxis.set_minor_locator(NullLocator())
