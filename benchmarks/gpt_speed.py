@@ -6,7 +6,8 @@ A step is forward, backward and AdamW in float32. `text` trains the next token e
 "First" is the same GPT with Flax's Dense, whole attention maps and logits everywhere; PyTorch runs minGPT's explicit
 attention and `scaled_dot_product_attention`. All start from the same weights on the same strings, and have to find the
 same loss. Sides take turns, and what counts is CPU time: on a shared core the clock says little. Pin to one core, so
-that all use one thread. The paper's batch is 96; time for each string hardly depends on it.
+that all use one thread. The paper's batch is 96; time for each string hardly depends on it. `sampling` draws the
+batch with its labels, which a step of training does too.
 """
 
 import importlib
@@ -23,6 +24,8 @@ import optax
 from absl import app, flags
 from flax import traverse_util
 
+from configs import fig05_behaviour
+from experiments import pcfg
 from finetune_wrappers.models import gpt
 
 try:
@@ -33,10 +36,6 @@ except ImportError:
 _SIZES = flags.DEFINE_list("sizes", ["quick", "paper"], "Which sizes.")
 _PAPER_BATCH = flags.DEFINE_integer("paper_batch", 16, "Strings a step at the paper's size.", lower_bound=1)
 _TURNS = flags.DEFINE_integer("turns", 5, "Turns of each side.", lower_bound=1)
-_CONFIGS = {
-  "quick": gpt.GPTConfig(vocab_size=40, length=31, blocks=2, heads=4, width=64),
-  "paper": gpt.GPTConfig(vocab_size=64, length=258),
-}
 _QUICK_BATCH = 64
 _RATE = 1e-3
 _TURN_SECONDS = 0.5  # or one step, if that is longer
@@ -152,6 +151,25 @@ class TorchSide:
     return loss.item()
 
 
+def plan_of(size: str) -> Any:
+  """The PCFG half at that preset."""
+  return pcfg.plans(fig05_behaviour.get_config(size))[0]
+
+
+class Sampling:
+  """Drawing a batch, under jit, called from Python."""
+
+  def __init__(self, size: str, batch: int, loss: str):
+    task = plan_of(size).task
+    draw = task.sample_pretraining if loss == "text" else task.sample
+    share = jnp.array([0.9, 0.1, 0.0]) if loss == "text" else 0.5  # prior, or C_Tr
+    self._draw = jax.jit(lambda key: draw(key, batch, share))
+    self._key = jax.random.key(0)
+
+  def run(self) -> None:
+    jax.block_until_ready(self._draw(self._key))
+
+
 def sides_of(config: gpt.GPTConfig, batch: int, loss: str) -> dict[str, Any]:
   """By name, what trains the `text` or the `answer`: the next token everywhere, or the last one."""
   arrays, facts = gpt.build(config, 0)
@@ -188,10 +206,12 @@ def milliseconds(side, steps: int) -> float:
 
 def measure(size: str, batch: int, loss: str, turns: int) -> list[str]:
   """Lines of the table."""
-  sides = sides_of(_CONFIGS[size], batch, loss)
+  sides = sides_of(plan_of(size).init(0).model, batch, loss)
   losses = {name: [side.run() for _ in range(2)] for name, side in sides.items()}
   if any(not np.allclose(values, losses["ours"], rtol=1e-4) for values in losses.values()):
     raise AssertionError(f"the sides do not train the same model: {losses}")
+  sides["sampling"] = Sampling(size, batch, loss)
+  sides["sampling"].run()
   steps = {name: max(1, int(1e3 * _TURN_SECONDS / milliseconds(side, 1))) for name, side in sides.items()}
   times = {name: [] for name in sides}
   for _ in range(turns):
@@ -199,8 +219,8 @@ def measure(size: str, batch: int, loss: str, turns: int) -> list[str]:
       times[name].append(milliseconds(side, steps[name]))
   medians = {name: statistics.median(values) for name, values in times.items()}
   return [
-    f"| {size}, {loss}, {batch} | {name} | {median:.1f} ({min(times[name]):.1f} to {max(times[name]):.1f}) "
-    f"| {median / medians['ours']:.2f} |"
+    f"| {size}, {loss}, {batch} | {name} | {median:.2f} ({min(times[name]):.2f} to {max(times[name]):.2f}) "
+    f"| {median / medians['ours']:.4g} |"
     for name, median in medians.items()
   ]
 

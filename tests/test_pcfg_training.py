@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import special
 
-from configs import fig05_behaviour, fig09_reft
+from configs import fig05_behaviour, fig09_reft, fig18_mixing, fig24_jailbreak
 from experiments import pcfg
+from experiments.measures import jailbreaks
 from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
@@ -188,3 +189,20 @@ def test_a_prior_that_is_not_one_is_refused():
       dataclasses.replace(stage, prior=prior)
   with pytest.raises(InputError, match="finetune.priors: 'vague' is not one of .*low"):
     plan_of(fig05_behaviour, finetune__priors=("vague",)).bases()
+
+
+def test_jailbreaks_are_refused_without_their_tokens_and_for_other_tasks():
+  assert len(jailbreaks.stages(plan_of(fig24_jailbreak))) == 3 * 5 * (1 + 2 * 2)
+  with pytest.raises(InputError, match=r"\Atext.jailbreaks: False is not allowed; use True"):
+    jailbreaks.stages(plan_of(fig24_jailbreak, text__jailbreaks=False))
+  with pytest.raises(InputError, match=r"\Atasks: 'index' has no further family tokens; use counting"):
+    jailbreaks.stages(plan_of(fig24_jailbreak, tasks=("index",)))
+
+
+def test_mixing_compiles_only_where_samples_are_mixed_in():
+  """Without, the models are those of Fig. 5."""
+  plan = plan_of(fig18_mixing, finetune__c_trs=(0.0, 1.0))
+  by_mix = {mix: [s for s in plan.finetunes() if s.mix == mix] for mix in plan.config.finetune.mixes}
+  assert {s.key for s in by_mix[0.0]} == {s.key for s in plan_of(fig05_behaviour).finetunes()}
+  assert {s.settings.mixed for mix, stages in by_mix.items() if mix for s in stages} == {True}
+  assert all({s.prior for s in stages} == {s.parent.prior for s in stages} for stages in by_mix.values())

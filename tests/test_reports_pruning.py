@@ -182,3 +182,17 @@ def test_the_figure_by_k_shows_the_first_unit_and_scope_of_several():
   line = {line.get_label(): line for line in axis.lines}["O_PT, gradient"]
   np.testing.assert_allclose(line.get_xydata(), [[0, 30], [5, 80]])
   assert axis.get_xlabel() == "K zeroed"
+
+
+def test_curves_up_to_100_show_iterative_pruning_and_the_k_that_were_measured():
+  ks = (0, 5, 12, 20, 50, 100)
+  rows = guess_rows("counter")
+  for score, height in (("gradient", 0.3), ("gradient_iterative", 0.6), ("random", 0.1)):
+    for metric in ("acc_pt", "acc_ft"):
+      rows += pruned({k: [height] * 2 for k in ks}, score=score, metric=metric)
+  made = pruning.make(rows, {}, facts_of(demo.get_config("smoke")))
+  header, _, *lines = table_lines(dict(made.sections)["By K"])
+  assert header[-6:] == ["K = 0", "K = 5", "K = 12", "K = 20", "K = 50", "K = 100"]
+  assert [line[-1].split(" ")[0] for line in lines if line[4] == "gradient_iterative"] == ["60.0", "60.0"]
+  labels = [line.get_label() for line in made.figures["figure"].axes[0].lines]
+  assert {"O_PT, gradient", "O_PT, gradient, iterative", "O_PT, random"} <= set(labels)
