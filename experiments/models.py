@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -83,6 +84,33 @@ class Models:
       diverged_step=int(arrays.get("diverged_step", -1)),
       device=own_facts["device"],
     )
+
+
+def lanes_of(function: Callable[[Params], Any], size: int) -> Callable[[Sequence[Params]], list[Any]]:
+  """A measurement of one model as one compiled program for several at once.
+
+  Models are lanes, as in training: spread over the devices by pmap, one after another on each.
+
+  Args:
+    function: from a pytree of parameters to a pytree of arrays.
+    size: lanes of the program; fewer models are padded with the last, and the padding is dropped.
+
+  Returns:
+    A function from at most `size` parameter pytrees of one shape to one result each, in NumPy.
+  """
+  devices = min(jax.local_device_count(), size)
+  program = jax.pmap(lambda params: jax.lax.map(function, params), devices=jax.local_devices()[:devices])
+  padded = -(-size // devices) * devices
+
+  def measure(params: Sequence[Params]) -> list[Any]:
+    lanes = [*params, *[params[-1]] * (padded - len(params))]
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(devices, -1, *leaves[0].shape), *lanes)
+    with jax.default_matmul_precision("highest"):
+      found = jax.device_get(program(stacked))
+    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+    return [jax.tree.map(lambda x, lane=lane: x[lane], flat) for lane in range(len(params))]
+
+  return measure
 
 
 def _on_device(params: Params) -> Params:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.measures import Measured, row_of
-from experiments.models import Models
+from experiments.models import Models, lanes_of
 from finetune_wrappers.analysis import probing
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training import step
@@ -39,14 +39,15 @@ def measure(models: Models) -> Measured:
   plan = models.plan
   values = {name: value for name, value in plan.config.probes.items() if name != "prompt"}
   settings = probing.ProbeSettings(**{**values, "drops": tuple(values["drops"])})
+  size = plan.config.lanes_per_program or jax.local_device_count()
   program, out = None, Measured()
-  for stage in stages(plan):
-    trained = models.load(stage)
+  wanted = stages(plan)
+  for group in (wanted[begin : begin + size] for begin in range(0, len(wanted), size)):
+    trained = [models.load(stage) for stage in group]
     if program is None:
-      program = jax.jit(_program(plan, trained.model, settings))
-    with jax.default_matmul_precision("highest"):
-      found = jax.device_get(program(trained.params))
-    out.rows += _rows(plan, stage, found, diverged=trained.diverged)
+      program = lanes_of(_program(plan, trained[0].model, settings), size)
+    for model, found in zip(trained, program([model.params for model in trained]), strict=True):
+      out.rows += _rows(plan, model.stage, found, diverged=model.diverged)
   return out
 
 
