@@ -110,5 +110,9 @@ def with_counts(order_BxL, text_BxL, zone, counts_Bx2):
 
 def _rank(order, chosen):
   """Place of each chosen entry among the chosen of its row by `order`; along the last axis."""
-  earlier = (order[..., None, :] < order[..., :, None]) & chosen[..., None, :]
-  return earlier.sum(axis=-1)
+  order = jnp.broadcast_to(order, chosen.shape)
+  rank = jnp.zeros(order.shape, jnp.int32)
+  # One entry after another against all: a sum over a third axis is 20 times slower on a CPU.
+  for i in range(order.shape[-1]):
+    rank += (order[..., i : i + 1] < order) & chosen[..., i : i + 1]
+  return rank

@@ -17,6 +17,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from finetune_wrappers.tasks import pcfg_bits
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, Grammar
 from finetune_wrappers.tasks.pcfg_rewrite import spread_counts, spread_places, whole
 from finetune_wrappers.tasks.pcfg_sampler import sample_windows
@@ -138,19 +139,18 @@ class PCFGText:
       operand_B: 0 for the first terminal, ...; of no use to the token family.
       text_BxW: terminals 0, 1, ...
     """
-    back = text_BxW[:, ::-1]  # position p counted back from EOT is column p - 1
-    single = back == operand_B[:, None]
-    pair = single & jnp.concatenate([single[:, 1:], jnp.zeros_like(single[:, :1])], axis=1)
+    single = pcfg_bits.pack(text_BxW == operand_B[:, None])
+    pair = pcfg_bits.followed(single)
     number, null = self.first_number, self.token("NULL")
 
-    def place(found, shift: int):
-      reached = jnp.cumsum(found, axis=1) >= self.occurrence
-      return jnp.where(reached[:, -1], number + 1 + shift + jnp.argmax(reached, axis=1), null)
+    def place(words, shift: int):
+      reached, position = pcfg_bits.place(words, self.occurrence)
+      return jnp.where(reached, number + shift + position, null)
 
-    last = back[:, self.token_place - 1]
+    last = text_BxW[:, -self.token_place]
     choices = [
-      number + single[:, : self.counted].sum(axis=1),
-      number + pair[:, : self.counted - 1].sum(axis=1),
+      number + pcfg_bits.count(single, self.counted),
+      number + pcfg_bits.count(pair, self.counted - 1),
       place(single, 0),
       place(pair, 1),
       jnp.where(last < len(self.grammar.terminals), self.first_operand + last, null),
