@@ -52,9 +52,13 @@ def places_of(scores, scope, unit):
   return pruning.ranks(pruning.unit_scores(scores, scope, unit), unit)
 
 
+def shaped_params():
+  return like(jax.eval_shape(MODEL.init, jax.random.key(0), TOKENS)["params"], normal)
+
+
 @pytest.fixture(scope="module")
 def params():
-  return like(jax.eval_shape(MODEL.init, jax.random.key(0), TOKENS)["params"], normal)
+  return shaped_params()
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +111,8 @@ def test_the_gradient_score_is_how_much_the_loss_falls_when_a_small_weight_is_ze
   assert falls.ravel()[promised.argmax()] > 0 > falls.ravel()[promised.argmin()]
 
 
-def test_random_scores_are_uniform_and_go_by_their_key(params):
-  first, again, other = (
-    flat(pruning.weight_scores("random", params, None, jax.random.key(seed))) for seed in (0, 0, 1)
-  )
-  np.testing.assert_array_equal(first, again)
-  assert (first == other).mean() < 0.01
-  assert len(np.unique(first)) > 0.99 * len(first) and 0 <= first.min() < 0.05 and 0.95 < first.max() < 1
-
-
 def test_unknown_score_unit_and_scope_are_refused_with_what_is_allowed(params):
-  with pytest.raises(InputError, match="score: 'luck' is not one of gradient, gradient_abs, magnitude, random"):
+  with pytest.raises(InputError, match="score: 'luck' is not one of gradient, gradient_abs, magnitude"):
     pruning.weight_scores("luck", params, params)
   with pytest.raises(InputError, match="unit: 'head' is not one of weight, neuron"):
     pruning.unit_scores(params, pruning.scope_mask("all", params), "head")
@@ -208,61 +203,6 @@ def test_weights_of_a_neuron_that_are_out_of_scope_stay(params, compiled):
   everything = arrays(pruning.keep_mask(places, len(neurons(params))))
   for path, allowed in arrays(scope).items():
     np.testing.assert_array_equal(everything[path] == 0, allowed & (not path.endswith("embedding")), err_msg=path)
-
-
-def quadratic(params):
-  """A loss whose gradient at one weight depends on the others, with its gradient in NumPy."""
-  total = flat(params).size
-  generator = np.random.default_rng(11)
-  matrix = generator.normal(size=(total, total)).astype(np.float32) / np.sqrt(total)
-  matrix, slope = 3 * (matrix + matrix.T), generator.normal(size=total).astype(np.float32)
-
-  def gradient(weights):
-    vector, unravel = jax.flatten_util.ravel_pytree(weights)
-    return unravel(matrix @ vector + slope)
-
-  return gradient, lambda vector: matrix @ vector + slope
-
-
-def one_after_another(params, gradient_of, groups, count, every):
-  """The order in which a plain loop zeroes the groups of places, taking the gradient anew after every few."""
-  vector, left, order = flat(params).copy(), list(range(len(groups))), []
-  while len(order) < count:
-    scores = vector * gradient_of(vector)
-    found = sorted(left, key=lambda group: -scores[groups[group]].sum())[:every]
-    for group in found:
-      vector[groups[group]] = 0.0
-      left.remove(group)
-    order += found
-  return order
-
-
-@pytest.mark.parametrize(("unit", "every"), [("weight", 1), ("neuron", 1), ("neuron", 3)])
-def test_iterative_pruning_takes_the_gradient_anew(params, unit, every):
-  numbered = arrays(jax.tree.unflatten(jax.tree.structure(params), np.split(
-    np.arange(flat(params).size), np.cumsum([leaf.size for leaf in jax.tree.leaves(params)])[:-1]
-  )))  # fmt: skip
-  ids = {path: numbered[path].reshape(leaf.shape) for path, leaf in arrays(params).items()}
-  if unit == "weight":
-    groups = [np.array([place]) for place in range(flat(params).size)]
-  else:
-    layers = neurons(params)
-    groups = [np.append(ids[f"{path}/kernel"][:, number], ids[f"{path}/bias"][number]) for path, number in layers]
-  gradient, gradient_of = quadratic(params)
-  scope = pruning.scope_mask("all", params)
-  places = flat(pruning.iterative_ranks(params, gradient, scope, unit, count=9, every=every))
-  order = one_after_another(params, gradient_of, groups, 9, every)
-  assert [set(places[groups[group]]) for group in order] == [{place} for place in range(9)]
-  one_shot = flat(places_of(pruning.weight_scores("gradient", params, gradient(params)), scope, unit))
-  assert (places < 9).sum() == sum(groups[group].size for group in order)
-  assert (one_shot[places < 9] != places[places < 9]).any()  # the example tells the two apart
-
-
-@pytest.mark.parametrize("field", ["count", "every"])
-def test_iterative_pruning_of_nothing_is_refused(params, field):
-  counts = {"count": 3, "every": 1, field: 0}
-  with pytest.raises(InputError, match=rf"\A{field}: 0 is not allowed"):
-    pruning.iterative_ranks(params, lambda w: w, pruning.scope_mask("all", params), "weight", **counts)
 
 
 @pytest.mark.parametrize("unit", ["weight", "neuron"])

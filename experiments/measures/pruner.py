@@ -78,13 +78,18 @@ class Pruner:
       if score == pruning.ITERATIVE:
         count, every = max(self._config.ks), self._config.iterative_every
         return pruning.iterative_ranks(params, self._gradient, mask, unit, count=count, every=every)
-      return pruning.ranks(pruning.unit_scores(pruning.weight_scores(score, params, grads, key), mask, unit), unit)
+      if score == pruning.RANDOM:
+        return pruning.ranks(pruning.random_scores(key, mask, unit), unit)
+      scores = pruning.weight_scores(score, params, grads)
+      return pruning.ranks(pruning.unit_scores(scores, mask, unit, mean=score == "magnitude"), unit)
 
     def curve(score: str, key=None):
       return pruning.curve(params, places_of(score, key), jnp.asarray(self._config.ks), self._evaluate)
 
-    keys = jax.random.split(jax.random.key(_SEED), self._config.random_draws)
-    return {score: curve(score) for score in self._config.scores}, jax.lax.map(lambda k: curve("random", k), keys)
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(_SEED), 1), self._config.random_draws)
+    return {score: curve(score) for score in self._config.scores}, jax.lax.map(
+      lambda key: curve(pruning.RANDOM, key), keys
+    )
 
   def _single_weights(self, params, compiled, *, scope: str):
     places = self._gradient_order(params, compiled, scope)

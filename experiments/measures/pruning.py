@@ -26,7 +26,7 @@ def stages(plan) -> list[Stage]:
   """
   config = plan.config.pruning
   # Random pruning always runs, with keys of its own.
-  scores = [*(name for name in pruning.SCORES if name != "random"), pruning.ITERATIVE]
+  scores = [*pruning.SCORES, pruning.ITERATIVE]
   allowed = {"scores": scores, "units": pruning.UNITS}
   for field, names in allowed.items():
     for name in config[field]:

@@ -14,20 +14,20 @@ from jax.flatten_util import ravel_pytree
 
 from finetune_wrappers.types import InputError, Params, require
 
-SCORES = ("gradient", "gradient_abs", "magnitude", "random")
+SCORES = ("gradient", "gradient_abs", "magnitude")
+RANDOM = "random"  # `random_scores`
 ITERATIVE = "gradient_iterative"  # the gradient score, taken anew after each unit: `iterative_ranks`
 UNITS = ("weight", "neuron")
 _NEAR_ZERO = 0.5  # Tracr's own weights are 0 or at least 1 in size, but for the thresholds of its MLPs
 
 
-def weight_scores(score: str, params: Params, grads: Params, key: Any = None) -> Params:
+def weight_scores(score: str, params: Params, grads: Params) -> Params:
   """A score for every weight, pytree like params; the highest is pruned first.
 
   Args:
-    score: `gradient` (+w * g, the paper's), `gradient_abs` (|w * g|), `magnitude` (|w|) or `random`.
+    score: `gradient` (+w * g, the paper's), `gradient_abs` (|w * g|) or `magnitude` (|w|).
     params: weights w.
-    grads: g = dL/dw, L the loss on the pretraining task; unused by the last two.
-    key: random key, for `random`.
+    grads: g = dL/dw, L the loss on the pretraining task; unused by the last.
 
   Raises:
     InputError: for another score.
@@ -38,9 +38,6 @@ def weight_scores(score: str, params: Params, grads: Params, key: Any = None) ->
     return jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
   if score == "magnitude":
     return jax.tree.map(jnp.abs, params)
-  if score == "random":
-    flat, unravel = ravel_pytree(params)
-    return unravel(jax.random.uniform(key, flat.shape))
   raise InputError(f"score: {score!r} is not one of {', '.join(SCORES)}")
 
 
@@ -76,17 +73,19 @@ def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Pa
   return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, inside(_name(p))), params)
 
 
-def unit_scores(scores: Params, scope: Params, unit: str) -> Params:
+def unit_scores(scores: Params, scope: Params, unit: str, *, mean: bool = False) -> Params:
   """Scores with which units compete: single weights, or neurons.
 
   A neuron is one output unit of a weight matrix with its bias (a row of the matrix in the paper's
-  orientation, a column of a Flax kernel). Its score is the sum over its weights in scope, and every
-  weight of a neuron gets its neuron's score. Weights out of scope get -inf. Embeddings have no neurons.
+  orientation, a column of a Flax kernel). Its score is the sum over its weights in scope (to first order what zeroing
+  all of them does to the loss), and every weight of a neuron gets its neuron's score. Weights out of scope get -inf.
+  Embeddings have no neurons.
 
   Args:
     scores: from `weight_scores`.
     scope: from `scope_mask`.
     unit: `weight` or `neuron`.
+    mean: whether a neuron's score is the mean instead, for scores that would otherwise go by its number of weights.
   """
   if unit == "weight":
     return jax.tree.map(lambda s, m: jnp.where(m, s, -jnp.inf), scores, scope)
@@ -103,12 +102,23 @@ def unit_scores(scores: Params, scope: Params, unit: str) -> Params:
       jnp.where(node_scope[name], node_scores[name], 0.0).reshape(-1, node_scores["kernel"].shape[-1]).sum(0)
       for name in node_scores
     )
+    if mean:
+      sizes = sum(node_scope[name].reshape(-1, node_scope["kernel"].shape[-1]).sum(0) for name in node_scope)
+      total = total / jnp.maximum(sizes, 1)
     return {
       name: jnp.where(node_scope[name], jnp.broadcast_to(total, node_scores[name].shape), -jnp.inf)
       for name in node_scores
     }
 
   return by_neuron(scores, scope)
+
+
+def random_scores(key: Any, scope: Params, unit: str) -> Params:
+  """A uniform number for each unit, like `unit_scores`: every unit in scope is as likely to come first."""
+  allowed = unit_scores(jax.tree.map(lambda inside: jnp.zeros(inside.shape), scope), scope, unit)
+  ids = _neuron_ids(allowed) if unit == "neuron" else _unravel_like(allowed, jnp.arange(ravel_pytree(allowed)[0].size))
+  numbers = jax.random.uniform(key, (ravel_pytree(allowed)[0].size,))
+  return jax.tree.map(lambda own, score: jnp.where(jnp.isfinite(score), numbers[own], -jnp.inf), ids, allowed)
 
 
 def ranks(scores: Params, unit: str) -> Params:
