@@ -10,8 +10,8 @@ from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks.pcfg_tasks import TASKS, PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.training.optim import AdamWSettings
-from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TextStage, TrainStage
-from finetune_wrappers.types import InputError
+from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TextStage
+from finetune_wrappers.types import InputError, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class PCFGPlan:
     """Pretrained models, every n_iters, prior and seed."""
     return [self.pretrained(prior, seed, steps) for steps, prior, seed in self._sweep()]
 
-  def finetunes(self) -> list[TrainStage]:
+  def finetunes(self) -> list[TextStage]:
     """Fine-tuning of every pretrained model, every target, learning rate, C_Tr and share of pretraining samples."""
     finetune = self.config.finetune
     return [
@@ -69,18 +69,16 @@ class PCFGPlan:
       for steps, prior, seed in self._sweep()
     ]
 
-  def refts(self) -> list[TrainStage]:
+  def refts(self) -> list[TextStage]:
     """See Plan."""
     return [
-      dataclasses.replace(
-        self._reft("reft", parent, rate, parent.seed), prior=parent.prior if isinstance(parent, TextStage) else ()
-      )
+      dataclasses.replace(self._reft("reft", parent, rate, parent.seed), prior=parent.prior)
       for parent in self.finetunes()
       for rate in self.config.reft.learning_rates
       if rate < parent.learning_rate
     ]
 
-  def controls(self) -> list[TrainStage]:
+  def controls(self) -> list[TextStage]:
     """Scr. + FT: pretrained without O_PT, then trained on it by reFT's recipe; with `reft.scratch` untrained too."""
     config = self.config
     found = []
@@ -139,8 +137,6 @@ class PCFGPlan:
     return TextStage(kind, parent, self.task, target, settings, rate, c_tr, int(seed), self._prior(prior), mix)
 
   def _prior(self, name: str) -> tuple[float, ...]:
-    if name not in self.config.priors:
-      raise InputError(f"finetune.priors: {name!r} is not one of {', '.join(self.config.priors)}")
     return tuple(float(share) for share in self.config.priors[name])
 
   def _prior_name(self, prior: tuple[float, ...]) -> str:
@@ -174,4 +170,24 @@ def plans(config: ConfigDict) -> list[PCFGPlan]:
   planning.check_sweep(config, TASKS)
   for field in ("finetune.priors", "finetune.mixes", "pretrain.steps"):
     planning.require_some(config, field)
-  return [PCFGPlan(config, name) for name in config.tasks]
+  found = [PCFGPlan(config, name) for name in config.tasks]
+  _check_priors(config, len(found[0].text.grammar.terminals))
+  return found
+
+
+def _check_priors(config: ConfigDict, operands: int) -> None:
+  """Raises InputError for a prior that is none, or a control that would meet O_PT."""
+  control = config.pretrain.control_prior
+  named = {"pretrain.control_prior": [control], "finetune.priors": config.finetune.priors}
+  for field, names in named.items():
+    for name in names:
+      if name not in config.priors:
+        raise InputError(f"{field}: {name!r} is not one of {', '.join(config.priors)}")
+      shares = planning.numbers(f"priors.{name}", config.priors[name])
+      fine = len(shares) == operands and all(0 <= s <= 1 for s in shares) and abs(sum(shares) - 1) < 1e-6
+      require(fine, f"priors.{name}", shares, f"{operands} shares from 0 to 1 that sum to 1, one for each operand")
+  require(
+    config.priors[control][0] == 0, f"priors.{control}", config.priors[control], "no share of O_PT for the control"
+  )
+  if control in config.finetune.priors:
+    raise InputError(f"finetune.priors: {control!r} never had O_PT; it is the control (pretrain.control_prior)")

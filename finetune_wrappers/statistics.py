@@ -31,10 +31,12 @@ class Passage(NamedTuple):
   Attributes:
     step: first evaluated step at or above the threshold; if censored, the last one known to be below it.
     censored: whether the run ended without reaching it.
+    after: the evaluation before, after which it passed; None if the step is exact.
   """
 
   step: float
   censored: bool
+  after: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +188,8 @@ def first_passage(steps: Any, accuracies: Any, threshold: float) -> Passage:
     raise ValueError("accuracies: no finite evaluation; leave the run out and count it as diverged")
   reached = np.flatnonzero(accuracies_E[:end] >= threshold)
   if len(reached):
-    return Passage(float(steps_E[reached[0]]), censored=False)
+    first = int(reached[0])
+    return Passage(float(steps_E[first]), censored=False, after=float(steps_E[max(first - 1, 0)]))
   return Passage(float(steps_E[end - 1]), censored=True)
 
 
@@ -240,7 +243,9 @@ def bootstrap_median_ratio(
   _check(level, resamples)
   (floor_a, median_a), (floor_b, median_b) = _median_range(passages_a), _median_range(passages_b)
   open_a, open_b = math.isinf(median_a), math.isinf(median_b)
-  ratio = math.nan if open_a and open_b else _divide(floor_b, floor_a, math.nan)
+  # Of evaluated steps; what is certain stands in for a median that was not reached.
+  known_a, known_b = floor_a if open_a else median_a, floor_b if open_b else median_b
+  ratio = math.nan if open_a and open_b else _divide(known_b, known_a, math.nan)
   bounds = {"lower_bound": open_b and not open_a, "upper_bound": open_a and not open_b}
   if min(len(passages_a), len(passages_b)) < 2:
     return MedianRatio(ratio, *NO_INTERVAL, **bounds)
@@ -258,10 +263,10 @@ def bootstrap_median_ratio(
 
 
 def _median_range(passages: Sequence[Passage]) -> tuple[float, float]:
-  """(what the median is at least, what it is at most): equal if it was reached."""
+  """(what the median is at least, what it is at most): apart by the distance of evaluations, or inf if not reached."""
   median = kaplan_meier_median(passages)
   if math.isfinite(median):
-    return median, median
+    return kaplan_meier_median([p._replace(step=p.step if p.after is None else p.after) for p in passages]), median
   return kaplan_meier_median([Passage(p.step, censored=False) for p in passages]), math.inf
 
 

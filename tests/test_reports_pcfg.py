@@ -95,12 +95,14 @@ def test_labels_that_move_with_c_tr_are_not_alike():
   assert answers(pcfg_labels.make(labels(2), {}, FACTS)) == ["no", "yes"]
 
 
-def probed(before, after, negative):
+def probed(before, after, negative, steps=600):
   rows = []
-  models = [("pretrain", "low", before, {}), ("pretrain", "without_a", negative, {})]
-  models += [("finetune", "low", after, {"learning_rate": 1e-4, "c_tr": c_tr}) for c_tr in (0.0, 1.0)]
+  models = [("pretrain", "low", before, {}), ("never", "without_a", negative, {})]
+  tuned = {"learning_rate": 1e-4, "target": "ft", "mix": 0.0}
+  models += [("finetune", "low", after, {**tuned, "c_tr": c_tr}) for c_tr in (0.0, 1.0)]
   for (model, prior, accuracy, swept), seed in itertools.product(models, SEEDS):
-    shared = {"seed": seed, "model": model, "prior": prior, "pretraining_steps": 600, **swept}
+    shared = {"seed": seed, "model": model, "prior": prior, "pretraining_steps": steps, **swept}
+    shared |= {"family": "counting"}
     for reads in ("pt", "ft", "control_pt", "control_ft"):
       rows.append(row("probe", "guess_baseline", 0.1, reads=reads, **shared))
       for block in (0, 1):
@@ -143,11 +145,11 @@ def test_revival_tells_priors_apart():
 def test_revival_compares_within_one_n_iters():
   """The control of 10 000 iterations learns late, that of 50 000 at once: only the latter is sooner than reFT."""
   rows = guesses()
-  for seed, step, n_iters in itertools.product(SEEDS, (0, 10, 50, 100), (10_000, 50_000)):
+  for seed, step, n_iters in itertools.product(SEEDS, (0, 10, 20, 50, 100), (10_000, 50_000)):
     shared = {"seed": seed, "step": step, "c_te": 0, "reft_learning_rate": 1e-5, "reft_c_tr": 0.0}
     own = {"pretraining_steps": n_iters}
     swept = {"prior": "low", "learning_rate": 1e-4, "c_tr": 1.0, "target": "ft", "mix": 0.0, **own}
-    rows.append(row("reft", "acc_pt", 0.95 if step >= 50 else 0.1, **shared, **swept))
+    rows.append(row("reft", "acc_pt", 0.95 if step >= 20 else 0.1, **shared, **swept))
     learned = 0.95 if step >= {10_000: 100, 50_000: 10}[n_iters] else 0.1
     rows.append(row("scratch_ft", "acc_pt", learned, **shared, prior="without_a", **own))
   made = revival.make(rows, {}, FACTS)
@@ -214,3 +216,29 @@ def test_mixing_says_whether_o_pt_stays(kept, expected):
   heading, text = made.sections[0]
   assert heading == "Mixing" and "50 % mixed in" in text
   assert [line.split(" | ")[1] for line in text.splitlines()[4:]] == expected
+
+
+def test_probes_of_two_n_iters_stand_apart():
+  made = probes.make(probed(0.9, 0.9, 0.3) + probed(0.9, 0.5, 0.3, steps=1200), {}, FACTS)
+  assert answers(made) == ["partly", "partly", "yes"]
+  assert "n_iters 1200, low prior, η_L 0.0001, C_Tr 1 (no): 90.1" in made.short
+  titles = [axis.get_title(loc="left") for axis in made.figures["figure"].axes]
+  assert sum("n_iters 1200" in title.replace("\n", " ") for title in titles) == 2
+
+
+def test_two_n_iters_have_their_own_pretrained_models():
+  rows = finetuned(papers)
+  rows += [{**row, "pretraining_steps": 1200, **({"step": 1200, "value": 0.5} if row["stage"] == "pretrain" else {})}
+           for row in rows if row["stage"] != "data"]  # fmt: skip
+  made = pcfg_behaviour.make(rows, {}, FACTS)
+  lines = [line.split(" | ") for line in dict(made.sections)["Accuracies"].splitlines() if "pretrained" in line]
+  assert {(line[1], line[5][:4]) for line in lines} == {("600", "99.0"), ("1200", "50.0")}
+  assert len(made.figures) == 2
+
+
+def test_nothing_is_judged_lost_that_was_never_had():
+  rows = [{**row, "value": 0.2} if row["metric"] == "acc_pt" else row for row in finetuned(papers)]
+  assert answers(pcfg_curves.make(rows, {}, FACTS)) == ["not judged"]
+  mixed = [{**row, "mix": 0.5} for row in rows if row["stage"] == "finetune"]
+  text = mixing.make(rows + mixed, {}, FACTS).sections[0][1]
+  assert [line.split(" | ")[1] for line in text.splitlines()[4:]] == ["not judged", "not judged"]

@@ -32,14 +32,15 @@ def curves_of(gradient, random, **more):
     ({0: 0.2, 1: 0.9, 2: 0.5}, {0: 0.2, 1: 0.85, 2: 0.2}, "no"),
     ({0: 0.6, 1: 0.5, 2: 0.3}, {0: 0.6, 1: 0.1, 2: 0.1}, "no"),
     ({0: 0.6, 1: 0.61, 2: 0.3}, {0: 0.6, 1: 0.1, 2: 0.1}, "no"),  # random falls; the score lifts nothing
-    ({0: [0.0, 0.4], 1: [0.5, 0.9]}, {0: [0.0, 0.4], 1: [0.0, 0.4]}, "yes"),  # each seed against itself
+    ({0: [0.36, 0.4], 1: [0.68, 0.72]}, {0: [0.36, 0.4], 1: [0.36, 0.4]}, "yes"),  # each seed against itself
     ({0: 0.2, 1: [0.2, 1.0]}, {0: 0.2, 1: 0.2}, "partly"),  # the interval reaches below
     ({0: [0.2], 1: [0.9]}, {0: [0.2], 1: [0.2]}, "partly"),  # one seed has no interval
     ({0: 0.95, 1: 1.0}, {0: 0.95, 1: 0.5}, "not judged"),  # nothing was lost
+    ({0: 0.0, 1: 0.28}, {0: 0.0, 1: 0.0}, "no"),  # no more than the guess (30 %): one answer to all would do
   ],
 )
 def test_pruning_counts_only_if_the_score_lifts_more_than_random(gradient, random, answer):
-  assert answers(pruning.curve_claims(curves_of(gradient, random))) == [answer]
+  assert answers(pruning.curve_claims(curves_of(gradient, random), guess_rows("counter"))) == [answer]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_pruning_counts_only_if_the_score_lifts_more_than_random(gradient, rando
   ],
 )
 def test_nothing_comes_back_after_c_tr_0_if_no_k_lifts(gradient, answer):
-  (claim,) = pruning.curve_claims(curves_of(gradient, gradient, c_tr=0.0))
+  (claim,) = pruning.curve_claims(curves_of(gradient, gradient, c_tr=0.0), guess_rows("counter"))
   assert claim.answer == answer and "C_Tr = 0" in claim.text and "nothing back" in claim.text
 
 
@@ -63,7 +64,7 @@ def test_pruning_is_judged_by_scope_and_c_tr_and_without_diverged_seeds():
     where = {"scope": scope, "learning_rate": rate}
     rows += curves_of({0: [0.19, 0.21, None], 1: [best, best, None]}, {0: [0.2] * 3, 1: [0.2] * 3}, **where)
     rows += curves_of({0: [0.0] * 3, 1: [1.0] * 3}, {0: [0.0] * 3, 1: [0.0] * 3}, c_tr=0.0, **where)
-  claims = pruning.curve_claims(rows)
+  claims = pruning.curve_claims(rows, guess_rows("counter"))
   assert answers(claims) == ["partly", "no", "yes", "no"]
   evidence = claims[2].evidence
   assert "20.0 [7.3, 32.7], diverged (1 of 3) to 90.0 [90.0, 90.0], diverged (1 of 3) at the best K = 1" in evidence
@@ -73,9 +74,10 @@ def test_pruning_is_judged_by_scope_and_c_tr_and_without_diverged_seeds():
 def test_rates_that_diverged_are_named_and_decide_nothing():
   gone = {0: [None, None], 1: [None, None]}
   rows = curves_of(gone, gone)
-  (claim,) = pruning.curve_claims(rows)
+  (claim,) = pruning.curve_claims(rows, guess_rows("counter"))
   assert claim.answer == "not judged" and claim.evidence == "η_L 0.1 (not judged): diverged (2 of 2)"
-  (claim,) = pruning.curve_claims(rows + curves_of({0: 0.2, 1: 0.9}, {0: 0.2, 1: 0.2}, learning_rate=0.01))
+  rows += curves_of({0: 0.2, 1: 0.9}, {0: 0.2, 1: 0.2}, learning_rate=0.01)
+  (claim,) = pruning.curve_claims(rows, guess_rows("counter"))
   assert claim.answer == "yes" and "η_L 0.1 (not judged): diverged (2 of 2)" in claim.evidence
 
 

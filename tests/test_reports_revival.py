@@ -9,7 +9,8 @@ from experiments.reports import revival
 @pytest.mark.parametrize(
   ("reft", "control", "answer", "median", "ratio"),
   [
-    ([10, 10, 20], [100, 100, 200], "yes", "10", "10.0"),
+    ([10, 10, 10], [100, 100, 200], "yes", "10", "10.0"),
+    ([10, 10, 20], [100, 100, 200], "partly", "10", "10.0"),
     ([100, 100, 200], [10, 10, 20], "no", "100", "0.1"),
     ([20, 20, 20], [20, 20, 20], "no", "20", "1.0"),
     ([10, 20, None], [200, 200, 200], "partly", "20 (2 of 3 runs)", "10.0"),
@@ -18,7 +19,7 @@ from experiments.reports import revival
     ([None, None, None], [None, None, None], "no", "> 200 (0 of 3 runs)", "-"),
     ([-10, -10, None], [100, 100, 100], "no", "> 10 (0 of 3 runs)", "at most 10.0"),
     ([10], [100], "partly", "10", "10.0"),  # one seed has no interval
-    ([10, 10, GONE], [100, 100, 100], "yes", "10, diverged (1 of 3)", "10.0"),
+    ([10, 10, GONE], [100, 100, 100], "partly", "10, diverged (1 of 3)", "10.0"),  # two seeds are too few
   ],
 )
 def test_revival_compares_medians_with_runs_that_never_get_there(reft, control, answer, median, ratio):
@@ -31,12 +32,12 @@ def test_revival_compares_medians_with_runs_that_never_get_there(reft, control, 
 
 
 def test_revival_is_partly_so_if_one_fine_tuned_model_is_slower():
-  rows = reft_rows([10, 10]) + reft_rows([200, 200], c_tr=0.0) + passage_rows("scratch_ft", [100, 100])
+  rows = reft_rows([10] * 3) + reft_rows([200] * 3, c_tr=0.0) + passage_rows("scratch_ft", [100] * 3)
   assert revival.compare("counter", 0.001, rows, 0.8).answer == "partly"
 
 
 def test_a_network_without_training_is_a_second_control():
-  rows = reft_rows([20, 20]) + passage_rows("scratch_ft", [100, 100]) + passage_rows("scratch", [10, 10])
+  rows = reft_rows([20] * 3) + passage_rows("scratch_ft", [200] * 3) + passage_rows("scratch", [10] * 3)
   by_control = {kind: revival.compare("counter", 0.001, rows, 0.8, kind) for kind in ("scratch_ft", "scratch")}
   assert (by_control["scratch_ft"].answer, by_control["scratch"].answer) == ("yes", "no")
   assert by_control["scratch"].text.endswith("sooner than Scr. learns it")
@@ -44,11 +45,11 @@ def test_a_network_without_training_is_a_second_control():
 
 
 def test_revival_is_not_judged_where_nothing_is_left_to_compare():
-  control = passage_rows("scratch_ft", [100, 100])
-  for own, reason in (([0, 0], "nothing to revive, Acc. O_PT 90.0"), ([GONE, GONE], "diverged (2 of 2)")):
+  control = passage_rows("scratch_ft", [100] * 3)
+  for own, reason in (([0] * 3, "nothing to revive, Acc. O_PT 90.0"), ([GONE] * 3, "diverged (3 of 3)")):
     claim = revival.compare("counter", 0.001, [*reft_rows(own), *control], 0.8)
     assert claim.answer == "not judged" and reason in claim.evidence
-    claim = revival.compare("counter", 0.001, [*reft_rows(own), *reft_rows([10, 10], c_tr=0.0), *control], 0.8)
+    claim = revival.compare("counter", 0.001, [*reft_rows(own), *reft_rows([10] * 3, c_tr=0.0), *control], 0.8)
     assert claim.answer == "yes" and reason in claim.evidence
 
 
@@ -84,7 +85,7 @@ def test_rand_ft_is_as_fast_if_it_takes_at_most_twice_as_long(plain, wrong, answ
 @pytest.mark.parametrize(
   ("small", "large", "answer"),
   [
-    ([100, 100, 200], [10, 10, 20], "yes"),
+    ([100, 100, 200], [10, 10, 10], "yes"),
     ([20, 100, 200], [10, 20, 100], "partly"),
     ([10, 10, 10], [100, 100, 100], "no"),
     ([None] * 3, [10, 10, 10], "yes"),

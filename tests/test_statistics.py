@@ -126,16 +126,25 @@ def test_guess_baseline_is_the_share_of_the_commonest():
 @pytest.mark.parametrize(
   ("accuracies", "expected"),
   [
-    ([0.0, 0.5, 0.8, 0.2], Passage(100, False)),  # at the threshold counts; what comes after does not
-    ([0.9, 0.1, 0.1, 0.1], Passage(0, False)),
+    ([0.0, 0.5, 0.8, 0.2], Passage(100, False, 10)),  # at the threshold counts; what comes after does not
+    ([0.9, 0.1, 0.1, 0.1], Passage(0, False, 0)),
     ([0.0, 0.1, 0.2, 0.3], Passage(1000, True)),
     ([0.0, 0.1, math.nan, math.nan], Passage(10, True)),
     ([0.0, 0.1, None, 0.9], Passage(10, True)),  # a diverged run is over
-    ([0.0, 0.9, math.nan, math.nan], Passage(10, False)),
+    ([0.0, 0.9, math.nan, math.nan], Passage(10, False, 0)),
   ],
 )
 def test_first_passage(accuracies, expected):
   assert first_passage([0, 10, 100, 1000], accuracies, 0.8) == expected
+
+
+def test_a_ratio_reaches_from_the_evaluation_before_a_passage_to_the_one_that_saw_it():
+  """Runs that agree: all that is uncertain is where between two evaluations they passed."""
+  fast, slow = [Passage(40, False, 30)] * 5, [Passage(150, False, 100)] * 5
+  found = bootstrap_median_ratio(fast, slow)
+  assert (found.ratio, found.low, found.high) == (150 / 40, 100 / 40, 150 / 30)
+  found = bootstrap_median_ratio([Passage(10, False, 0)] * 5, slow)
+  assert (found.ratio, found.low, found.high) == (15, 10, math.inf)
 
 
 def test_kaplan_meier_by_hand():

@@ -1,6 +1,8 @@
 """Accuracies of fine-tuned models (Tab. 3), and of reverse fine-tuned ones and their control (Fig. 27, Tab. 4)."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,17 +23,19 @@ def measure(models: Models) -> Measured:
   """Accuracy and loss rows.
 
   Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
-  its end. reFT and control: at every evaluation.
+  its end. reFT and control: at every evaluation. Compiled and pretrained models: as they are, asked for this task,
+  whose pretraining may be shared with another.
   """
   plan = models.plan
-  out = Measured()
+  out, evaluate = Measured(), None
   for stage in stages(plan):
     trained = models.load(stage)
-    if not isinstance(stage, TrainStage):
-      out.rows += _untrained_rows(models, trained)
+    if not isinstance(stage, TrainStage) or stage.kind == "pretrain":
+      evaluate = evaluate or _evaluation(plan, trained.model)
+      out.rows += _rows_of(plan, trained, evaluate(trained.params))
       continue
     chosen = range(len(trained.steps))
-    if stage.kind in ("pretrain", "finetune") and not plan.config.finetune.curves:
+    if stage.kind == "finetune" and not plan.config.finetune.curves:
       kept = {0, 1000, int(trained.steps[-1])}
       chosen = [i for i in chosen if int(trained.steps[i]) in kept]
     out.rows += [row for i in chosen for row in _rows_at(plan, trained, i)]
@@ -50,12 +54,19 @@ def _rows_at(plan, trained: Trained, index: int) -> list:
   return rows
 
 
-def _untrained_rows(models: Models, trained: Trained) -> list:
-  plan = models.plan
+def _evaluation(plan, model) -> Callable[[Any], np.ndarray]:
   tests = step.test_sets(plan.task, plan.config.training.eval_size)
-  with jax.default_matmul_precision("highest"):
-    values = np.asarray(jax.jit(lambda p: step.evaluate(trained.model, plan.task, tests, p))(trained.params))
+  program = jax.jit(lambda params: step.evaluate(model, plan.task, tests, params))
+
+  def evaluate(params) -> np.ndarray:
+    with jax.default_matmul_precision("highest"):
+      return np.asarray(program(params))
+
+  return evaluate
+
+
+def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:
   return [
-    row_of(plan, trained.stage, metric, float(value), c_te=c_te)
+    row_of(plan, trained.stage, metric, None if trained.diverged else float(value), c_te=c_te)
     for (metric, c_te), value in zip(step.METRICS, values, strict=True)
   ]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.measures import Measured, row_of
-from experiments.models import Models, lanes_of
+from experiments.models import Models, Trained, lanes_of
 from finetune_wrappers.analysis import probing
+from finetune_wrappers.tasks.pcfg_text import JAILBREAKS
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
@@ -23,10 +24,11 @@ def stages(plan) -> list[Stage]:
   """Pretrained and fine-tuned models, and those that never had O_PT.
 
   Raises:
-    InputError: for a prompt that there is not, before anything is trained.
+    InputError: for settings that cannot be, before anything is trained.
   """
   prompt = plan.config.probes.prompt
   require(prompt in ("pt", "ft"), "probes.prompt", prompt, "pt, ft")
+  _settings(plan)
   return [*plan.bases(), *plan.finetunes(), *plan.negatives()]
 
 
@@ -34,24 +36,30 @@ def measure(models: Models) -> Measured:
   """Rows of stage `probe`: accuracy by block (0: before the first) and by what is read.
 
   `reads`: `pt` and `ft`, the operands' answers; `control_pt` and `control_ft`, labels that mean nothing
-  (`probing.control_task`). `model` says which kind of stage was probed.
+  (`probing.control_task`). `model` says what was probed: `pretrain`, `finetune`, or `never`, a model that never had
+  O_PT. `family` is the token that asks; with `text.jailbreaks` there are three for Counting (App. E.2).
   """
-  plan = models.plan
-  values = {name: value for name, value in plan.config.probes.items() if name != "prompt"}
-  settings = probing.ProbeSettings(**{**values, "drops": tuple(values["drops"])})
+  plan, out = models.plan, Measured()
+  settings, wanted, never = _settings(plan), stages(plan), set(plan.negatives())
+  families = (plan.task_name, *(JAILBREAKS if plan.config.text.jailbreaks and plan.task_name == "counting" else ()))
   size = plan.config.lanes_per_program or jax.local_device_count()
-  program, out = None, Measured()
-  wanted = stages(plan)
-  for group in (wanted[begin : begin + size] for begin in range(0, len(wanted), size)):
-    trained = [models.load(stage) for stage in group]
-    if program is None:
-      program = lanes_of(_program(plan, trained[0].model, settings), size)
-    for model, found in zip(trained, program([model.params for model in trained]), strict=True):
-      out.rows += _rows(plan, model.stage, found, diverged=model.diverged)
+  groups = [wanted[begin : begin + size] for begin in range(0, len(wanted), size)]
+  for family in families:
+    program = None
+    for trained in ([models.load(stage) for stage in group] for group in groups):
+      program = program or lanes_of(_program(plan, trained[0].model, settings, family), size)
+      for model, found in zip(trained, program([model.params for model in trained]), strict=True):
+        kind = "never" if model.stage in never else model.stage.kind
+        out.rows += _rows(plan, model, found, model=kind, family=family)
   return out
 
 
-def _program(plan, model, settings: probing.ProbeSettings) -> Callable[[Params], probing.ProbeResult]:
+def _settings(plan) -> probing.ProbeSettings:
+  values = {name: value for name, value in plan.config.probes.items() if name != "prompt"}
+  return probing.ProbeSettings(**{**values, "drops": tuple(values["drops"])})
+
+
+def _program(plan, model, settings: probing.ProbeSettings, family: str) -> Callable[[Params], probing.ProbeResult]:
   """Probes of every block and label on one model, a function of its parameters."""
   task, text = plan.task, plan.task.text
   place = TARGETS.index(plan.config.probes.prompt)
@@ -66,12 +74,12 @@ def _program(plan, model, settings: probing.ProbeSettings) -> Callable[[Params],
 
   def program(params):
     keys = jax.random.split(jax.random.key(_SEED), 4)
-    samples = task.sample(keys[0], _CONTROL_SAMPLES, 0.0)
+    samples = task.sample_test(keys[0], _CONTROL_SAMPLES, 0)
     controls = [control(keys[1], samples, samples.target_pt), control(keys[2], samples, samples.target_ft)]
 
     def features(key, batch_size):
-      batch = task.sample(key, batch_size, 0.0)
-      tokens = task.question(batch, place)[0]
+      batch = task.sample_test(key, batch_size, 0)
+      tokens = task.asking(batch.tokens, text.first_operand + place, family)
       x_PxBxD = model.apply({"params": params}, tokens, task.answer_position, method=model.answer_residuals)
       random = [probing.control_labels(own, letters_of(batch.tokens)) for own in controls]
       return x_PxBxD, jnp.stack([batch.target_pt, batch.target_ft, *random])
@@ -81,13 +89,13 @@ def _program(plan, model, settings: probing.ProbeSettings) -> Callable[[Params],
   return program
 
 
-def _rows(plan, stage: Stage, found: probing.ProbeResult, *, diverged: bool) -> list:
+def _rows(plan, trained: Trained, found: probing.ProbeResult, **probed: str) -> list:
   rows = []
   for index, reads in enumerate(("pt", "ft", "control_pt", "control_ft")):
-    fields = {"kind": "probe", "model": stage.kind, "reads": reads}
+    fields = {"kind": "probe", "reads": reads, **probed}
     guess = float(np.asarray(found.guess)[index])
-    rows.append(row_of(plan, stage, "guess_baseline", guess, **fields))
+    rows.append(row_of(plan, trained.stage, "guess_baseline", guess, **fields))
     for block, accuracy in enumerate(np.asarray(found.accuracy)[:, index].tolist()):
-      value = None if diverged or np.isnan(accuracy) else accuracy
-      rows.append(row_of(plan, stage, "acc_probe", value, block=block, **fields))
+      value = None if trained.diverged or np.isnan(accuracy) else accuracy
+      rows.append(row_of(plan, trained.stage, "acc_probe", value, block=block, **fields))
   return rows

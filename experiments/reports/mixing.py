@@ -1,7 +1,8 @@
 """Figures 18-23: fine-tuning with pretraining samples mixed in: behaviour, and what probes read (App. E.1)."""
 
-from experiments.reports import TASKS, Made, joined, last_step, pcfg_behaviour, probes, rate_name
-from finetune_wrappers.reporting.claims import Finding, claim_of_models, judge, markdown_claims
+from experiments.reports import Made, joined, last_step, mean_of, pcfg_behaviour, probes, rate_name
+from experiments.reports.pcfg_names import mix_name, setting_name
+from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, claim_of_models, judge, markdown_claims
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, format_cell, format_points, paired_summary
 
@@ -11,7 +12,8 @@ _MODEL = ("task", "pretraining_steps", "learning_rate", "prior", "c_tr")
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """The reports of behaviour and of the probes, opened by what mixing does to O_PT."""
   behaviour = pcfg_behaviour.make(rows, arrays, facts)
-  claims = _claims(last_step(select(rows, stage="finetune", metric="acc_pt", c_te=0, target="ft")))
+  asked = select(rows, metric="acc_pt", c_te=0)
+  claims = _claims(last_step(select(asked, stage="finetune", target="ft")), select(asked, stage="pretrain"))
   text = (
     "Questions that the paper's App. E.1 raises, in our words: does O_PT stay where pretraining samples are mixed into "
     "the fine-tuning?\n\n"
@@ -21,19 +23,21 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   return joined(behaviour, probes.make(rows, arrays, facts), "probes") if select(rows, stage="probe") else behaviour
 
 
-def _claims(final: list[Row]) -> list:
+def _claims(final: list[Row], pretrained: list[Row]) -> list:
   kept, more = [], []
   for (task, steps, rate, prior, c_tr), own in group(final, *_MODEL).items():
-    name = f"{TASKS[task]}, n_iters {steps}, {rate_name(rate, 'pcfg')}, {prior} prior, C_Tr {c_tr:g}"
+    name = f"{setting_name(task, steps)}, {rate_name(rate, 'pcfg')}, {prior} prior, C_Tr {c_tr:g}"
     plain = select(own, mix=0.0)
+    before = select(pretrained, task=task, pretraining_steps=steps, prior=prior)
     for (mix,), cells in sorted(group(own, "mix").items()):
       if not mix:
         continue
-      mixed = name + pcfg_behaviour.mix_name(mix)
-      kept.append(Finding(mixed, judge(cell_summary(cells), above=0.9), format_cell(cells)))
+      mixed, had = name + mix_name(mix), mean_of(before) > 0.9
+      answer = judge(cell_summary(cells), above=0.9) if had else NOT_JUDGED
+      kept.append(Finding(mixed, answer, f"{format_cell(before)} to {format_cell(cells)}"))
       if plain:
         gain = paired_summary(cells, plain)
-        more.append(Finding(mixed, judge(gain, above=0.1), f"{format_points(gain)} points"))
+        more.append(Finding(mixed, judge(gain, above=0.1) if had else NOT_JUDGED, f"{format_points(gain)} points"))
   found = {
     "O_PT stays (Acc. O_PT above 90 % at C_Te = 0)": kept,
     "More of O_PT stays than without (10 points or more)": more,

@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple
 
 from experiments.reports import mean_of, present, rate_name
+from experiments.reports.pcfg_names import mix_name
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, judge
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, format_cell
@@ -28,8 +29,7 @@ class FineTuning(NamedTuple):
     """How the model is called: `η_M 0.01, C_Tr 1`; `low prior, η_M 1e-05, C_Tr 1`."""
     parts = [f"{self.prior} prior"] if self.prior else []
     parts += [f"{_TARGETS[self.target]}{rate_name(self.learning_rate, self.setting)}", f"C_Tr {self.c_tr:g}"]
-    parts += [f"{self.mix:.3g} mixed in"] if self.mix else []
-    return ", ".join(parts)
+    return ", ".join(parts) + mix_name(self.mix)
 
 
 def models_of(cells: list[Row]) -> list[tuple[FineTuning, list[Row]]]:
@@ -58,11 +58,16 @@ def not_to_judge(own: list[Row], threshold: float) -> str:
   return f"nothing to revive, Acc. O_PT {format_cell(start)} at the start" if mean >= threshold else ""
 
 
-def sooner(name: str, ratio: MedianRatio, evidence: str) -> Finding:
-  """`yes` if the whole interval lies above 1, `partly` if the ratio does and the interval does not or is missing."""
+def revived(own: list[Row], threshold: float) -> list[Passage]:
+  """First passages of the seeds that had something to revive: not at the threshold before the first step."""
+  return [passage for passage in passages(own, threshold) if passage.censored or passage.step > 0]
+
+
+def sooner(name: str, ratio: MedianRatio, seeds: int, evidence: str) -> Finding:
+  """`yes` if the whole interval lies above 1 and stands on three seeds or more; else `partly` if the ratio does."""
   if not ratio.ratio > 1 or ratio.upper_bound:
     return Finding(name, "no", evidence)
-  return Finding(name, "yes" if ratio.low > 1 else "partly", evidence)
+  return Finding(name, "yes" if ratio.low > 1 and seeds > 2 else "partly", evidence)
 
 
 def recovered(name: str, own: list[Row], final: list[Row], threshold: float) -> Finding:

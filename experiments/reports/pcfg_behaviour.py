@@ -14,6 +14,7 @@ from experiments.reports import (
   present,
   rate_name,
 )
+from experiments.reports.pcfg_names import by_prior, mix_name, order_of, setting_name
 from finetune_wrappers.reporting.claims import (
   Claim,
   Finding,
@@ -37,7 +38,6 @@ from finetune_wrappers.reporting.tables import (
 _METRICS = ("acc_pt", "acc_ft")
 _MODEL = ("task", "pretraining_steps", "learning_rate", "mix", "prior", "c_tr")
 _PUBLISHED = ("task", "pretraining_steps", "learning_rate", "prior", "c_tr", "step", "c_te")
-_PRIORS = ("low", "low_medium", "medium", "medium_high", "high")
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
@@ -45,7 +45,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   del arrays
   found = select(rows, stage="finetune", metric=_METRICS, target="ft")
   final = last_step(found)
-  before = last_step(select(rows, stage="pretrain", metric=_METRICS))
+  before = select(rows, stage="pretrain", metric=_METRICS)
   claims = _claims(final)
   return Made(
     title=f"Fine-tuned PCFG models ({facts['config']['name']})",
@@ -60,21 +60,11 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   )
 
 
-def mix_name(mix: float | None) -> str:
-  """`, 10 % mixed in`; empty where no pretraining samples are."""
-  return f", {100 * mix:.3g} % mixed in" if mix else ""
-
-
-def by_prior(rows: list[Row]) -> list[str]:
-  """Priors that the rows have, from weak to strong relevance."""
-  return [prior for prior in _PRIORS if select(rows, prior=prior)]
-
-
 def _claims(final: list[Row]) -> list[Claim]:
   """What the paper says of C_Tr = 0 and 1, judged for every task, rate and n_iters."""
   learned, wrapped, kept = [], [], []
   for (task, steps, rate, mix, prior), own in group(final, *_MODEL[:-1]).items():
-    name = f"{TASKS[task]}, n_iters {steps}, {rate_name(rate, 'pcfg')}, {prior} prior{mix_name(mix)}"
+    name = f"{setting_name(task, steps)}, {rate_name(rate, 'pcfg')}, {prior} prior{mix_name(mix)}"
     cells = {(c_tr, c_te): select(own, c_tr=c_tr, c_te=c_te, metric="acc_ft") for c_tr in (0.0, 1.0) for c_te in (0, 1)}
     if cells[0.0, 0]:
       learned.append(Finding(name, judge(cell_summary(cells[0.0, 0]), above=0.9), format_cell(cells[0.0, 0])))
@@ -117,7 +107,7 @@ def _table(before: list[Row], final: list[Row]) -> str:
 
 def _order(item) -> tuple:
   task, steps, rate, mix, prior, c_tr = item[0]
-  return task, steps, -rate, mix, _PRIORS.index(prior), c_tr
+  return task, steps, -rate, mix, order_of(prior), c_tr
 
 
 def _four(rows: list[Row]) -> list[str]:

@@ -27,7 +27,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", "scratch_ft"))
   (task, reft_rate), cells = next(iter(group(curves, "task", "reft_learning_rate").items()))
   lines, revival = table_lines(task, reft_rate, cells, threshold), compare(task, reft_rate, cells, threshold)
-  pruned = curve_claims(select(rows, stage="prune", metric="acc_pt", c_te=0))
+  pruned = curve_claims(select(rows, stage="prune", metric="acc_pt", c_te=0), rows)
   claims = [_wrapper_claim(rows), *pruned, revival]
   header = ("reFT", "model", "Acc. O_PT at the start", "at the end", "median iterations", "ratio")
   table = _behaviour(rows)

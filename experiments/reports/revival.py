@@ -14,16 +14,19 @@ from experiments.reports.passages import (
   passages,
   ratio_text,
   recovered,
+  revived,
   sooner,
 )
+from experiments.reports.pcfg_names import order_of
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, markdown_claims
-from finetune_wrappers.reporting.plots import Panel, lines_figure
+from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.style import PALETTE
 from finetune_wrappers.reporting.tables import format_cell, markdown_table
 from finetune_wrappers.statistics import bootstrap_median_ratio
 
 _CONTROLS = {"scratch_ft": "Scr. + FT", "scratch": "Scr."}
+_STYLES = {"ft": "-", "random": "-."}
 _AS_FAST = 2.0  # "about as fast": in no more than twice the iterations
 
 
@@ -47,9 +50,10 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   text = (
     f"Acc. O_PT at C_Te = 0 and iterations until it reaches {threshold:.0%}; a run that never does counts as censored "
     "(`> steps`, `k of n`). A model that fine-tuning left at the threshold has nothing to revive and no say in the "
-    "claims. A claim about ratios is `yes` only where the whole interval of every ratio says so. The ratio has a "
-    "percentile bootstrap interval over seeds, which three seeds make too narrow; where the control never gets there "
-    "it is a lower bound.\n\n"
+    "claims. A claim about ratios is `yes` only where the whole interval of every ratio says so, from three seeds on. "
+    "The ratio has a percentile bootstrap interval over seeds, which few seeds make too narrow, and which reaches from "
+    "the evaluation before each passage to the one that saw it; where the control never gets there it is a lower "
+    "bound. The median of two runs is the earlier one.\n\n"
   )
   return Made(
     title=f"Reverse fine-tuning against Scr. + FT ({facts['config']['name']})",
@@ -105,13 +109,13 @@ def compare(task: str, rate: float, cells: list[Row], threshold: float, control:
   control_times, learned = passages(control_rows, threshold), median_text(control_rows, threshold)
   findings = []
   for setting, own in models_of(cells):
-    times, reason = passages(own, threshold), not_to_judge(own, threshold)
+    times, reason = revived(own, threshold), not_to_judge(own, threshold)
     if reason or not times or not control_times:
       findings.append(Finding(setting.label, NOT_JUDGED, reason or f"{name} {learned}"))
     else:
       ratio = bootstrap_median_ratio(times, control_times)
       evidence = f"{median_text(own, threshold)} iterations, ratio {ratio_text(ratio)}"
-      findings.append(sooner(setting.label, ratio, evidence))
+      findings.append(sooner(setting.label, ratio, min(len(times), len(control_times)), evidence))
   text = f"{_where(task, rate, cells)}: O_PT is back (Acc. {threshold:.0%}) sooner than {name} learns it"
   claim = claim_of_models(text, findings)
   return Claim(claim.text, claim.answer, f"{claim.evidence}; {name}: {learned} iterations")
@@ -168,11 +172,16 @@ def rate_claims(task: str, curves: list[Row], threshold: float) -> list[Claim]:
       if reason:
         findings.append(Finding(name, NOT_JUDGED, reason))
         continue
-      ratio = bootstrap_median_ratio(passages(fast_rows, threshold), passages(slow_rows, threshold))
+      fast, slow = revived(fast_rows, threshold), revived(slow_rows, threshold)
+      if not fast or not slow:
+        findings.append(Finding(name, NOT_JUDGED, "nothing to revive"))
+        continue
+      ratio = bootstrap_median_ratio(fast, slow)
       if math.isnan(ratio.ratio):
         findings.append(Finding(name, NOT_JUDGED, "neither is back"))
       else:
-        findings.append(sooner(name, ratio, f"ratio of median iterations {ratio_text(ratio)}"))
+        evidence = f"ratio of median iterations {ratio_text(ratio)}"
+        findings.append(sooner(name, ratio, min(len(fast), len(slow)), evidence))
   text = f"{TASKS[task]}: the larger reFT's rate, the sooner O_PT is back (Acc. {threshold:.0%})"
   return [claim_of_models(text, findings)] if findings else []
 
@@ -183,20 +192,29 @@ def _ends(own: list[Row]) -> tuple[str, str]:
 
 
 def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
+  """A panel for each comparison and prior; colours: fine-tuning, dashes: what it trained."""
+  plain = dict.fromkeys(setting._replace(target="ft", prior=None) for setting, _ in models_of(curves))
+  colours = dict(zip(plain, itertools.cycle(PALETTE[:-1]), strict=False))  # black is the controls'
   panels = []
-  colours = dict(zip(dict(models_of(curves)), itertools.cycle(PALETTE[:-1]), strict=False))  # black is the control's
   for task, rate, steps in _comparisons(curves):
     cells = _cells(curves, task, rate, steps)
-    series = [
-      means(own, "step", label=setting.label, style="-", colour=colours[setting]) for setting, own in models_of(cells)
-    ]
-    for kind, style in zip(_controls(cells), ("--", ":"), strict=False):
-      series.append(means(select(cells, stage=kind), "step", label=_CONTROLS[kind], style=style, colour="#000000"))
     guess = {name: value for name, value in guesses(rows, task, 0).items() if name.endswith("PT")}
-    title = _where(task, rate, cells)
-    baselines = {"threshold": threshold, **guess}
-    panels.append(Panel(title, "reFT iteration", "Acc. O_PT at C_Te = 0, %", series, baselines, xscale="symlog"))
-  columns = max(len(present(curves, "reft_learning_rate")), 2)
-  return lines_figure(
-    panels, title="Reverse fine-tuning revives O_PT; Scr. + FT learns it", footer=footer(facts), columns=columns
-  )
+    for prior in sorted({setting.prior for setting, _ in models_of(cells)}, key=lambda name: order_of(name or "")):
+      title = _where(task, rate, cells) + (f", {prior} prior" if prior else "")
+      series = _lines(cells, prior, colours)
+      baselines = {"threshold": threshold, **guess}
+      panels.append(Panel(title, "reFT iteration", "Acc. O_PT at C_Te = 0, %", series, baselines, xscale="symlog"))
+  columns = min(max(len(present(curves, "reft_learning_rate")), 3), 4)
+  title = "Acc. O_PT under reverse fine-tuning, beside models that never had it"
+  return lines_figure(panels, title=title, footer=footer(facts), columns=columns)
+
+
+def _lines(cells: list[Row], prior: str | None, colours: dict) -> list[Series]:
+  series = []
+  for setting, own in models_of(cells):
+    if setting.prior == prior:
+      colour, label = colours[setting._replace(target="ft", prior=None)], setting._replace(prior=None).label
+      series.append(means(own, "step", label=label, style=_STYLES[setting.target], colour=colour))
+  for kind, style in zip(_controls(cells), ("--", ":"), strict=False):
+    series.append(means(select(cells, stage=kind), "step", label=_CONTROLS[kind], style=style, colour="#000000"))
+  return series
