@@ -1,6 +1,6 @@
 """Figures 60-75: Counting and Index at every learning rate, prior and n_iters.
 
-Claim: as Figure 5; the smaller the learning rate and the higher the prior, the longer C_Tr = 1 leaves O_FT whole.
+Claim: as Figure 5, at every rate and n_iters.
 
     python -m experiments.main --config=configs/fig60_sweep.py:quick --workdir=runs
 

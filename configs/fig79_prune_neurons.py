@@ -1,7 +1,7 @@
 """Figures 79-89: zeroing up to K = 100 neurons, in one shot and one after another.
 
-Claim: as Figure 7. Iterative pruning takes the gradient anew after each neuron that was zeroed, so it stands for how
-much one shot misses.
+Claim: as Figure 7. Iterative pruning, which takes the gradient anew after each neuron that was zeroed, stands beside
+one shot in table and figure.
 
     python -m experiments.main --config=configs/fig79_prune_neurons.py:quick --workdir=runs
 

@@ -62,17 +62,17 @@ def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: st
   config.finetune = ConfigDict(
     {
       "learning_rates": rates,
-      "c_trs": (0.0, 1.0),
+      "c_trs": C_TRS if preset == "paper" else (0.0, 1.0),
       "targets": ("ft",),
       "priors": ("low", "high") if preset == "smoke" else ("low", "medium", "high"),
-      "mixes": (0.0,),
+      "mixes": (0.0,),  # of mixed-in pretraining samples too only the answer trains, as in the rest of the batch
       "curves": False,
     }
   )
   # "Same recipe with a smaller learning rate" than the fine-tuning's. reFT strings carry no correlation (C_Tr = 0).
   rates = {"smoke": (3e-4,), "quick": (1e-4,), "paper": (1e-5, 1e-6)}[preset]
   config.reft = ConfigDict({**REFT, "learning_rates": rates, "scratch": False})
-  config.pruning = pruning_section(preset)
+  config.pruning = pruning_section(preset)  # its loss is on the answers of the task that is fine-tuned, asked for O_PT
   config.pruning.scopes = ("blocks",)  # embeddings and head left out: a row of theirs is a token, not a neuron
   config.pruning.units = ("neuron",)
   config.pruning.scores = ("gradient", "magnitude")
@@ -95,7 +95,10 @@ def _text(preset: str) -> ConfigDict:
   # quick rewrites more: 800 steps then learn O_FT under the high prior (Acc. O_PT 97 %, O_FT 95 %; with half 1000 steps
   # reach 96 and 68 %, and 700 at 0.9 reach 77 and 55 %; one seed each).
   spread = 0.8 if preset == "quick" else 0.5
-  return ConfigDict({**lengths, "short": "join", "spread": spread, "jailbreaks": False})
+  # Labels of Counting cover 0 to 19 (O_PT) and 1 to 20 (O_FT), not 0 to 40: both operands are counted in the same 40
+  # tokens, and every pair of answers has to fit. An Index needs room for five nearer occurrences of both: 11 to 40.
+  # `rules`: none is the paper's grammar; else lines `parent -> child child [probability]`, the start's first.
+  return ConfigDict({**lengths, "short": "join", "spread": spread, "jailbreaks": False, "rules": ()})
 
 
 def _model(preset: str) -> ConfigDict:
@@ -134,7 +137,7 @@ def _pretrain(preset: str) -> ConfigDict:
       "steps": (steps,),
       "learning_rate": 1e-3 if preset == "paper" else 2e-3,  # a width of 64 bears more
       "control_prior": "without_a",
-      "batch_size": {"smoke": 8, "quick": 64, "paper": 96}[preset],
+      "batch_size": {"smoke": 8, "quick": 64, "paper": 96}[preset],  # the paper gives fine-tuning's
       "warmup_fraction": 0.2,
       "final_fraction": 0.01,  # the paper says cosine, not where it ends; fine-tuning's ends here
       # "Next-token cross-entropy". In 31 tokens instead of 258 of which one is the answer, 600 steps did not find it:

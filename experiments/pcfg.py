@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments import plan as planning
 from finetune_wrappers.models import gpt
+from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
 from finetune_wrappers.tasks.pcfg_tasks import TASKS, PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.training.optim import AdamWSettings
@@ -30,7 +31,9 @@ class PCFGPlan:
   @property
   def text(self) -> PCFGText:
     """Text and pretraining tasks, from their settings in the config."""
-    return PCFGText(**self.config.text.to_dict())
+    values = self.config.text.to_dict()
+    rules = values.pop("rules")
+    return PCFGText(grammar=parse(rules) if rules else PAPER_GRAMMAR, **values)
 
   @property
   def task(self) -> PCFGTask:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import pkgutil
 import subprocess
 from typing import Any
 
@@ -61,7 +62,8 @@ def use_all_cores() -> None:
 def _run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
   plans = importlib.import_module(f"experiments.{config.setting}").plans(config)
   store = Store(workdir)
-  measures = [importlib.import_module(f"experiments.measures.{name}") for name in config.measures]
+  measures = [_module("measures", name) for name in config.measures]
+  _module("reports", config.report)  # before anything is trained for it
   stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
   with Progress() as progress:
     _trainer(config, plans[0], store, progress).run(stages)
@@ -76,6 +78,15 @@ def _run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
   return folder, report(config, folder)
 
 
+def _module(kind: str, name: str) -> Any:
+  """A module of `experiments.measures` or `experiments.reports`."""
+  package = importlib.import_module(f"experiments.{kind}")
+  known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+  if name not in known:
+    raise InputError(f"{kind}: {name!r} is not one of {', '.join(known)}")
+  return importlib.import_module(f"experiments.{kind}.{name}")
+
+
 def report(config: ConfigDict, folder: pathlib.Path) -> str:
   """Figures and summary.md from what lies in the folder; trains and measures nothing.
 
@@ -85,7 +96,7 @@ def report(config: ConfigDict, folder: pathlib.Path) -> str:
   rows = read_rows(folder / "rows.jsonl")
   facts = json.loads((folder / "config.json").read_text())
   arrays = dict(np.load(folder / "arrays.npz")) if (folder / "arrays.npz").exists() else {}
-  made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
+  made = _module("reports", config.report).make(rows, arrays, facts)
   with writing(folder):
     for name, figure in made.figures.items():
       save_figure(figure, folder / f"{name}.png")

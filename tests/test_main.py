@@ -66,6 +66,8 @@ def test_help_comes_without_waiting_for_jax():
     ("seeds", (), ("seeds", "empty")),
     ("reading", "loud", ("reading", "literal")),
     ("setting", "opera", ("setting", "tracr")),
+    ("measures", ("nope",), ("measures", "nope", "behaviour")),
+    ("report", "nope", ("reports", "nope", "quickstart")),
   ],
 )
 def test_bad_config_values_name_field_and_allowed(field, value, words, tmp_path):

@@ -11,8 +11,9 @@ from scipy import special
 
 from configs import fig05_behaviour, fig09_reft, fig18_mixing, fig24_jailbreak
 from experiments import pcfg
-from experiments.measures import jailbreaks
+from experiments.measures import jailbreaks, probes, pruning
 from finetune_wrappers.models import gpt
+from finetune_wrappers.tasks import pcfg_grammar
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.training import cohort, losses, optim, step
@@ -187,12 +188,10 @@ def test_a_prior_that_is_not_one_is_refused():
   for prior in ((0.5, 0.4, 0.0), (1.2, -0.2, 0.0)):
     with pytest.raises(InputError, match="prior: .* sum to 1"):
       dataclasses.replace(stage, prior=prior)
-  with pytest.raises(InputError, match="finetune.priors: 'vague' is not one of .*low"):
-    plan_of(fig05_behaviour, finetune__priors=("vague",)).bases()
 
 
 def test_jailbreaks_are_refused_without_their_tokens_and_for_other_tasks():
-  assert len(jailbreaks.stages(plan_of(fig24_jailbreak))) == 3 * 5 * (1 + 2 * 2)
+  assert len(jailbreaks.stages(plan_of(fig24_jailbreak))) == 3 * 5 * (1 + 2 * 4)
   with pytest.raises(InputError, match=r"\Atext.jailbreaks: False is not allowed; use True"):
     jailbreaks.stages(plan_of(fig24_jailbreak, text__jailbreaks=False))
   with pytest.raises(InputError, match=r"\Atasks: 'index' has no further family tokens; use counting"):
@@ -201,8 +200,71 @@ def test_jailbreaks_are_refused_without_their_tokens_and_for_other_tasks():
 
 def test_mixing_compiles_only_where_samples_are_mixed_in():
   """Without, the models are those of Fig. 5."""
-  plan = plan_of(fig18_mixing, finetune__c_trs=(0.0, 1.0))
+  plan = plan_of(fig18_mixing)
   by_mix = {mix: [s for s in plan.finetunes() if s.mix == mix] for mix in plan.config.finetune.mixes}
   assert {s.key for s in by_mix[0.0]} == {s.key for s in plan_of(fig05_behaviour).finetunes()}
   assert {s.settings.mixed for mix, stages in by_mix.items() if mix for s in stages} == {True}
   assert all({s.prior for s in stages} == {s.parent.prior for s in stages} for stages in by_mix.values())
+
+
+@pytest.mark.parametrize(
+  ("changed", "message"),
+  [
+    ({"finetune__priors": ("vague",)}, "finetune.priors: 'vague' is not one of .*low"),
+    ({"finetune__priors": ("low", "low")}, "finetune.priors: .* each value once"),
+    ({"finetune__priors": ("low", "without_a")}, "finetune.priors: 'without_a' never had O_PT"),
+    ({"pretrain__control_prior": "medium"}, "priors.medium: .* no share of O_PT"),
+    ({"pretrain__control_prior": "nope"}, "pretrain.control_prior: 'nope' is not one of .*low"),
+    ({"priors__low": (0.9, 0.2, 0.0)}, "priors.low: .* 3 shares from 0 to 1 that sum to 1"),
+    ({"priors__low": (1.0, 0.0)}, "priors.low: .* 3 shares"),
+    ({"priors__low": (0.9, 0.0, 0.0, 0.1)}, "priors.low: .* 3 shares"),
+    ({"priors__low": ("a", "b", "c")}, "priors.low: .* numbers"),
+    ({"priors__low": (float("nan"), 0.1, 0.9)}, "priors.low: .* numbers"),
+    ({"seeds": ("x",)}, "seeds: .* numbers"),
+    ({"seeds": (0, 0)}, "seeds: .* each value once"),
+    ({"finetune__learning_rates": ("x",)}, "finetune.learning_rates: .* numbers"),
+    ({"finetune__c_trs": (0.0, 0.0)}, "finetune.c_trs: .* each value once"),
+    ({"reft__measure": True, "reft__learning_rates": (1.0,)}, "reft.learning_rates: .* one below"),
+    ({"reft__measure": True, "reft__threshold": 2.0}, "reft.threshold: 2.0"),
+    ({"text__rules": ("s -> a b [0.5]",)}, "rules: probabilities of 's' sum to 0.5"),
+    ({"text__rules": ("s -> s a [1]",)}, "rules: s -> s leads back"),
+    ({"text__rules": ("s -> a b c [1]", "t -> a [1]")}, "rules: t cannot be reached"),
+    ({"text__rules": ("s = a b c",)}, "rules: 's = a b c' is no rule"),
+    ({"text__window": 10**6}, "window: 1000000"),
+    ({"text__counted": 10**6}, "counted: 1000000"),
+  ],
+)
+def test_what_a_config_cannot_be_is_one_line_before_training(changed, message):
+  with pytest.raises(InputError, match=rf"\A{message}") as caught:
+    plan_of(fig05_behaviour, **changed)
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("changed", "message"),
+  [
+    ({"pruning__scopes": ("near_zero",)}, "pruning.scopes: .* blocks"),
+    ({"pruning__scopes": ()}, "pruning.scopes: empty"),
+    ({"pruning__units": ()}, "pruning.units: empty"),
+    ({"pruning__random_draws": 0}, "pruning.random_draws: 0"),
+    ({"pruning__ks": (0, 1.5)}, "pruning.ks"),
+    ({"pruning__ks": (0, 0, 1)}, "pruning.ks"),
+    ({"pruning__single_weights": 2}, "pruning.single_weights: 2"),
+    ({"probes__eval_size": 17}, "eval_size: 17"),
+    ({"probes__learning_rate": -1.0}, "learning_rate: -1.0"),
+    ({"probes__prompt": "both"}, "probes.prompt: 'both'"),
+  ],
+)
+def test_what_a_measure_cannot_do_is_one_line_before_training(changed, message):
+  plan = plan_of(fig05_behaviour, **changed)
+  with pytest.raises(InputError, match=rf"\A{message}"):
+    (pruning if "pruning" in message else probes).stages(plan)
+
+
+def test_a_grammar_of_ones_own_changes_every_stage():
+  lines = ("s -> x x x x [1]", "x -> a b c [0.5]", "x -> c a b b [0.25]", "x -> b a [0.25]")
+  sizes = {"window": 14, "counted": 8, "occurrence": 2, "token_place": 4, "farthest": 14}
+  own = plan_of(fig05_behaviour, "smoke", text__rules=lines, **{f"text__{name}": n for name, n in sizes.items()})
+  rules = (("s", ("x",) * 4, 1), ("x", tuple("abc"), 0.5), ("x", tuple("cabb"), 0.25), ("x", tuple("ba"), 0.25))
+  assert own.text.grammar == pcfg_grammar.Grammar("s", rules)
+  assert not {s.key for s in own.bases()} & {s.key for s in plan_of(fig05_behaviour, "smoke").bases()}

@@ -1,6 +1,7 @@
 """Figs. 5 to 9 at :quick, from nothing: the pattern of the paper shows. Run by `make test-quick`."""
 
 import importlib
+import math
 
 import pytest
 
@@ -52,15 +53,18 @@ def test_pruning_brings_back_more_than_random(rows_of):
   rows = rows_of("fig07_prune_neurons")
   cells = {"stage": "prune", "metric": "acc_pt", "prior": "low", "c_tr": 1.0, "c_te": 0}
   ks = {row["k"] for row in select(rows, stage="prune")} - {0}
-  gradient, random = (max(sum(values(rows, **cells, score=s, k=k)) for k in ks) for s in ("gradient", "random"))
-  assert gradient > random
+  best = max(ks, key=lambda k: sum(values(rows, **cells, score="gradient", k=k)))
+  before, gradient, random = (
+    sum(values(rows, **cells, score=s, k=k)) / 2 for s, k in (("gradient", 0), ("gradient", best), ("random", best))
+  )
+  assert gradient > max(before, random) + 0.1
 
 
 def test_probes_still_read_o_pt(rows_of):
   """More than of a model that never had it."""
   rows = rows_of("fig08_probes")
   probe = {"stage": "probe", "metric": "acc_probe", "reads": "pt", "block": 2}
-  never = values(rows, **probe, prior="without_a")
+  never = values(rows, **probe, model="never")
   assert sum(values(rows, **probe, prior="low", model="finetune", c_tr=1.0)) > sum(never) + 0.2
 
 
@@ -73,4 +77,4 @@ def test_reft_revives_o_pt_in_a_fraction_of_the_controls_steps(rows_of):
     return kaplan_meier_median([first_passage(*zip(*curve, strict=True), 0.8) for curve in curves])
 
   revived, learned = median(stage="reft", prior="low", c_tr=1.0), median(stage="scratch_ft")
-  assert 0 < revived <= learned / 2
+  assert 0 < revived <= learned / 2 and math.isfinite(revived)

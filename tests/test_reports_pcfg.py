@@ -6,7 +6,7 @@ import pytest
 from handmade import facts_of
 
 from configs import fig05_behaviour, fig24_jailbreak
-from experiments.reports import jailbreaks, mixing, pcfg_behaviour, pcfg_curves, pcfg_labels, probes, revival
+from experiments.reports import jailbreaks, mixing, pcfg_behaviour, pcfg_curves, pcfg_labels, probes, pruning, revival
 from finetune_wrappers.reporting.rows import make_row
 
 COMMON = {"experiment": "by_hand", "setting": "pcfg", "task": "counting"}
@@ -82,17 +82,22 @@ def test_curves_say_whether_o_pt_falls():
   assert answers(pcfg_curves.make(kept, {}, FACTS)) == ["no"]
 
 
-def labels(shift):
+def labels(shift, apart=0):
   rows = guesses()
   for operand, c_tr, label in itertools.product(("pt", "ft"), (0.0, 1.0), range(10)):
-    fields = {"operand": operand, "c_tr": c_tr, "label": str(label + (shift if c_tr else 0))}
+    fields = {
+      "operand": operand,
+      "c_tr": c_tr,
+      "label": str(label + (shift if c_tr else 0) + (apart if operand == "ft" else 0)),
+    }
     rows.append(row("data", "label_share", 0.1, step=0, **fields))
   return rows
 
 
 def test_labels_that_move_with_c_tr_are_not_alike():
-  assert answers(pcfg_labels.make(labels(0), {}, FACTS)) == ["yes", "yes"]
-  assert answers(pcfg_labels.make(labels(2), {}, FACTS)) == ["no", "yes"]
+  assert answers(pcfg_labels.make(labels(0), {}, FACTS)) == ["yes", "yes", "yes"]
+  assert answers(pcfg_labels.make(labels(2), {}, FACTS)) == ["no", "yes", "yes"]
+  assert answers(pcfg_labels.make(labels(0, apart=2), {}, FACTS)) == ["yes", "no", "yes"]
 
 
 def probed(before, after, negative, steps=600):
@@ -242,3 +247,18 @@ def test_nothing_is_judged_lost_that_was_never_had():
   mixed = [{**row, "mix": 0.5} for row in rows if row["stage"] == "finetune"]
   text = mixing.make(rows + mixed, {}, FACTS).sections[0][1]
   assert [line.split(" | ")[1] for line in text.splitlines()[4:]] == ["not judged", "not judged"]
+
+
+@pytest.mark.parametrize(("after", "answer"), [(0.5, "yes"), (0.95, "no")])
+def test_pruning_says_whether_o_ft_falls_where_o_pt_comes_back(after, answer):
+  rows = [row("prune", "guess_baseline", 0.1, step=0, operand="pt", c_te=0)]
+  swept = {"unit": "neuron", "scope": "blocks", "learning_rate": 1e-4, "target": "ft", "mix": 0.0, "c_tr": 1.0}
+  swept |= {"prior": "low", "pretraining_steps": 600}
+  for seed, k, score, c_te in itertools.product(SEEDS, (0, 4), ("gradient", "random"), (0, 1)):
+    shared = {"seed": seed, "k": k, "score": score, "c_te": c_te, **swept}
+    lifted = k and score == "gradient"
+    rows.append(row("prune", "acc_pt", 0.6 if lifted else 0.0, **shared))
+    rows.append(row("prune", "acc_ft", after if lifted else 1.0, **shared))
+  made = pruning.make(rows, {}, FACTS)
+  assert answers(made) == ["yes", answer]
+  assert f"100.0 [100.0, 100.0] to {100 * after:.1f}" in made.short and "at K = 4" in made.short

@@ -10,6 +10,7 @@ from experiments.measures import Measured, row_of
 from experiments.measures.data import rows_of_tests
 from experiments.measures.pruner import Pruner
 from experiments.models import Models, Trained
+from experiments.plan import require_some
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
@@ -26,15 +27,20 @@ def stages(plan) -> list[Stage]:
   """
   config = plan.config.pruning
   # Random pruning always runs, with keys of its own.
-  scores = [*pruning.SCORES, pruning.ITERATIVE]
-  allowed = {"scores": scores, "units": pruning.UNITS}
+  allowed = {"scores": [*pruning.SCORES, pruning.ITERATIVE], "units": pruning.UNITS}
+  for field in ("scores", "units", "scopes", "ks"):
+    require_some(plan.config, f"pruning.{field}")
   for field, names in allowed.items():
     for name in config[field]:
       if name not in names:
         raise InputError(f"pruning.{field}: {name!r} is not one of {', '.join(names)}")
-  require(config.iterative_every >= 1, "pruning.iterative_every", config.iterative_every, "1 or more")
-  if 0 not in config.ks or min(config.ks) < 0 or not any(config.ks):
-    raise InputError(f"pruning.ks: {tuple(config.ks)} is not allowed; use 0 and larger whole numbers")
+  for field in ("iterative_every", "batch_size", "eval_size", "random_draws"):
+    require(config[field] >= 1, f"pruning.{field}", config[field], "1 or more")
+  whole = all(isinstance(k, int) and k >= 0 for k in config.ks)
+  require(whole and 0 in config.ks and any(config.ks), "pruning.ks", tuple(config.ks), "0 and larger whole numbers")
+  if plan.setting != "tracr":
+    require("near_zero" not in config.scopes, "pruning.scopes", tuple(config.scopes), "all, matrices, blocks or a path")
+    require(not config.single_weights, "pruning.single_weights", config.single_weights, "0 for learned weights")
   if config.single_weights and not (1 in config.ks and "weight" in config.units):
     raise InputError("pruning.single_weights: needs ks with 1 and units with weight, for the random weight beside them")
   return list(plan.finetunes())

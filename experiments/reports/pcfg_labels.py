@@ -13,11 +13,11 @@ _MOST = 0.25  # natural text gives the commonest count 35 %
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
-  """A table of how broad and how far apart, two claims, and the distributions."""
+  """A table of how broad and how far apart, three claims, and the distributions."""
   del arrays
   shares = [row for row in select(rows, metric="label_share", stage="data") if "c_tr" in row]
   found = {key: _histogram(own) for key, own in group(shares, "task", "operand", "c_tr").items()}
-  claims = [_alike(found), _broad(found)]
+  claims = [_alike(found), _same_for_both(found), _broad(found)]
   return Made(
     title="Labels of fine-tuning",
     sections=[("Claims", markdown_claims(claims)), ("Labels", _table(found)), baseline_section(rows, "data")],
@@ -43,6 +43,15 @@ def _alike(found: dict) -> Claim:
     name = f"{TASKS[task]}, O_{operand.upper()}"
     findings.append(Finding(name, "yes" if most < _APART else "no", f"largest distance of two C_Tr {most:.3f}"))
   return claim_of_models(f"Labels are alike at every C_Tr (total variation distance below {_APART:g})", findings)
+
+
+def _same_for_both(found: dict) -> Claim:
+  findings = []
+  for task, c_tr in dict.fromkeys((key[0], key[2]) for key in found):
+    apart = _distance(found[task, "pt", c_tr], found[task, "ft", c_tr])
+    name = f"{TASKS[task]}, C_Tr {c_tr:g}"
+    findings.append(Finding(name, "yes" if apart < _APART else "no", f"distance of O_PT and O_FT {apart:.3f}"))
+  return claim_of_models(f"Labels are alike for both operands (total variation distance below {_APART:g})", findings)
 
 
 def _broad(found: dict) -> Claim:

@@ -30,7 +30,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """Curves by K, the best K of each model beside random pruning, and, where measured, single weights and classes."""
   del arrays
   curves = select(rows, stage="prune", metric="acc_pt", c_te=0)
-  claims = curve_claims(curves, rows)
+  claims = curve_claims(curves, rows) + _falls(curves, select(rows, stage="prune", metric="acc_ft", c_te=1))
   sections = [("By K", _table(rows))]
   figures = {"figure": _figure(rows, facts)}
   for part in (single_weights(rows, facts), histograms(rows, facts)):
@@ -72,6 +72,27 @@ def curve_claims(curves: list[Row], rows: list[Row]) -> list[Claim]:
   return claims
 
 
+def _falls(curves: list[Row], of_ft: list[Row]) -> list[Claim]:
+  """PCFG, Fig. 7: where zeroing brings Acc. O_PT back best, does Acc. O_FT fall where the correlation holds?"""
+  claims = []
+  for (task, unit, scope), own in group(select(curves, setting="pcfg", c_tr=1.0), "task", "unit", "scope").items():
+    findings = []
+    for model, cells in _models(select(own, score="gradient")):
+      best = _best_k(cells)
+      asked = dict(zip(_MODEL, model, strict=True)) | {"task": task, "unit": unit, "scope": scope, "c_tr": 1.0}
+      before, after = (select(of_ft, score="gradient", k=k, **asked) for k in (0, best))
+      evidence = f"{format_cell(before)} to {format_cell(after)} at K = {best}"
+      findings.append(Finding(_name(*model), judge(paired_summary(before, after), above=_LIFT), evidence))
+    text = f"{TASKS[task]}, C_Tr = 1, {unit}s ({scope}): at that K Acc. O_FT falls by 10 points at C_Te = 1"
+    claims.append(claim_of_models(text, findings))
+  return claims
+
+
+def _best_k(cells: list[Row]) -> int:
+  """The K above 0 with the highest mean over seeds, which favours a lift."""
+  return max((k for k in present(cells, "k") if k), key=lambda k: mean_of(select(cells, k=k)))
+
+
 def _models(cells: list[Row]) -> list[tuple[tuple, list[Row]]]:
   """Rows of each fine-tuned model, largest learning rate first."""
   return sorted(group(cells, *_MODEL).items(), key=lambda item: -item[0][1])
@@ -84,7 +105,7 @@ def _name(setting: str, rate: float, target: str, prior: str | None, steps: int 
 
 
 def _finding(name: str, cells: list[Row], guess: float | None) -> Finding:
-  """One model at its best K above 0, chosen on the mean over seeds, which favours a lift.
+  """One model at its best K above 0.
 
   Args:
     name: of the model.
@@ -97,7 +118,7 @@ def _finding(name: str, cells: list[Row], guess: float | None) -> Finding:
     return Finding(name, NOT_JUDGED, format_cell(before))
   if mean_of(before) > 1 - _LIFT:
     return Finding(name, NOT_JUDGED, f"Acc. O_PT {format_cell(before)} before pruning: nothing to bring back")
-  best = max(by_k, key=lambda k: mean_of(by_k[k]))
+  best = _best_k(select(cells, score="gradient"))
   random = select(cells, score="random", k=best)
   lift = paired_summary(by_k[best], before)
   if guess is not None:

@@ -10,6 +10,8 @@ import dataclasses
 import functools
 import graphlib
 import math
+import re
+from collections.abc import Iterable
 
 from finetune_wrappers.types import InputError
 
@@ -84,6 +86,22 @@ class Grammar:
       if symbol in self.alternatives:
         lengths[symbol] = choose(sum(map(lengths.__getitem__, side)) for side, _ in self.alternatives[symbol])
     return lengths[self.start]
+
+
+def parse(lines: Iterable[str]) -> Grammar:
+  """A grammar from lines such as `s -> r q [0.5]`; the first one's parent is the start.
+
+  Raises:
+    InputError: for a line that is none, or rules that are no grammar.
+  """
+  rules = []
+  for line in lines:
+    found = re.fullmatch(r"\s*(\S+)\s*->\s*(\S.*?)\s*\[\s*([0-9.eE+-]+)\s*\]\s*", str(line))
+    try:
+      rules.append((found[1], tuple(found[2].split()), float(found[3])))
+    except (TypeError, ValueError):
+      raise InputError(f"rules: {line!r} is no rule; use parent -> child child [probability]") from None
+  return Grammar(rules[0][0] if rules else "", tuple(rules))
 
 
 def _check_each(rules: tuple[Rule, ...]) -> None:

@@ -105,7 +105,8 @@ class TrainStage(_Keyed):
     kind: finetune, reft, scratch_ft, ...: what the rows call it.
     parent: the stage whose weights it starts from.
     task: where its strings come from.
-    target: the answer it trains: `pt`, `ft`, or `random` (randFT: the O_PT answer of another string).
+    target: the answer it trains: `pt`, `ft`, or `random` (randFT: a wrong answer where O_PT is asked
+      for; which one is the task's).
     settings: what all lanes of a program share.
     learning_rate: the maximum of the schedule.
     c_tr: C_Tr of its strings.
