@@ -229,7 +229,7 @@ def test_mixing_compiles_only_where_samples_are_mixed_in():
     ({"text__rules": ("s -> a b [0.5]",)}, "rules: probabilities of 's' sum to 0.5"),
     ({"text__rules": ("s -> s a [1]",)}, "rules: s -> s leads back"),
     ({"text__rules": ("s -> a b c [1]", "t -> a [1]")}, "rules: t cannot be reached"),
-    ({"text__rules": ("s = a b c",)}, "rules: 's = a b c' is no rule"),
+    ({"text__rules": ("s = a b c",)}, "rules: 's = a b c' is not allowed; use parent -> child"),
     ({"text__window": 10**6}, "window: 1000000"),
     ({"text__counted": 10**6}, "counted: 1000000"),
   ],

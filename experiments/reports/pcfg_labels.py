@@ -72,7 +72,7 @@ def _table(found: dict) -> str:
 
 
 def _figure(rows: list[Row], shares: list[Row], facts: dict):
-  panels = []
+  panels, look = [], {"percent": False, "from_zero": True}
   for (task, operand), own in group(shares, "task", "operand").items():
     series = []
     for c_tr in present(own, "c_tr"):
@@ -81,6 +81,6 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
       series.append(Series(label=f"C_Tr {c_tr:g}", x=x, y=[100 * share for share in y], style="-"))
     name = f"O_{operand.upper()}"
     guess = {"guess, test set": 100 * guesses(rows, task, 0)[f"guess {name}"]}
-    panels.append(Panel(f"{TASKS[task]}, {name}", "label", "share of strings, %", series, guess, percent=False))
+    panels.append(Panel(f"{TASKS[task]}, {name}", "label", "share of strings, %", series, guess, **look))
   title = "Labels of fine-tuning by C_Tr"
   return lines_figure(panels, title=title, footer=footer(facts, intervals=False), columns=2, ordered=True)

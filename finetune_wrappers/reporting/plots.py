@@ -62,6 +62,7 @@ class Panel:
     baselines: label to height, dotted: {"guess": 0.12}.
     categories: names of the bars' groups; for lines None.
     percent: whether y are fractions, drawn on an axis from 0 to 100 %; else the axis fits the data.
+    from_zero: whether an axis that fits the data begins at 0.
     xscale: `linear`, `log`, or `symlog` (a logarithm that can show step 0).
   """
 
@@ -72,6 +73,7 @@ class Panel:
   baselines: Mapping[str, float] = dataclasses.field(default_factory=dict)
   categories: Sequence[str] | None = None
   percent: bool = True
+  from_zero: bool = False
   xscale: str = "linear"
 
 
@@ -243,6 +245,8 @@ def _grid(
       axis.axhline(height * (100 if panel.percent else 1), label=label, linestyle=dashes, **_GUESS)
     if panel.percent:
       axis.set(ylim=(-2, 102), yticks=range(0, 101, 20))
+    elif panel.from_zero:
+      axis.set_ylim(bottom=0)
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

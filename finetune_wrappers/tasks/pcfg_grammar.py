@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterable
 
-from finetune_wrappers.types import InputError
+from finetune_wrappers.types import InputError, require
 
 Rule = tuple[str, tuple[str, ...], float]
 
@@ -96,11 +96,10 @@ def parse(lines: Iterable[str]) -> Grammar:
   """
   rules = []
   for line in lines:
-    found = re.fullmatch(r"\s*(\S+)\s*->\s*(\S.*?)\s*\[\s*([0-9.eE+-]+)\s*\]\s*", str(line))
-    try:
-      rules.append((found[1], tuple(found[2].split()), float(found[3])))
-    except (TypeError, ValueError):
-      raise InputError(f"rules: {line!r} is no rule; use parent -> child child [probability]") from None
+    found = re.fullmatch(r"\s*(\S+)\s*->\s*(\S.*?)\s*\[\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*\]\s*", str(line))
+    require(found is not None, "rules", line, "parent -> child child [probability]")
+    assert found is not None
+    rules.append((found[1], tuple(found[2].split()), float(found[3])))
   return Grammar(rules[0][0] if rules else "", tuple(rules))
 
 
