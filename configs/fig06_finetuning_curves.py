@@ -4,7 +4,7 @@ Claim: fine-tuning takes Acc. O_PT away; the paper saw it fall at every C_Tr, wi
 
     python -m experiments.main --config=configs/fig06_finetuning_curves.py:quick --workdir=runs
 
-Cost on 2 CPU cores (estimates): smoke, quick and paper: the models of fig05_behaviour, then seconds.
+Cost on 2 CPU cores: smoke, quick and paper: the models of fig05_behaviour, then seconds.
 """
 
 from configs import pcfg_common

@@ -1,6 +1,7 @@
 """Figure 16: label distributions of the fine-tuning data, by C_Tr and operand."""
 
 import itertools
+from typing import Any
 
 from experiments.reports import TASKS, Made, baseline_section, footer, guesses, present
 from finetune_wrappers.reporting.claims import Claim, Finding, claim_of_models, markdown_claims
@@ -72,7 +73,8 @@ def _table(found: dict) -> str:
 
 
 def _figure(rows: list[Row], shares: list[Row], facts: dict):
-  panels, look = [], {"percent": False, "from_zero": True}
+  panels = []
+  look: dict[str, Any] = {"percent": False, "from_zero": True}
   for (task, operand), own in group(shares, "task", "operand").items():
     series = []
     for c_tr in present(own, "c_tr"):
