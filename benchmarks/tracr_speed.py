@@ -81,8 +81,8 @@ class Ours:
 
   def run(self, steps: int) -> None:
     """Trains that many steps and waits for the last; the evaluation that ends them is of one string."""
-    self._state, metrics = self._cohort.advance(self._state, self._lane, 0, steps)
-    jax.block_until_ready((self._state, metrics))
+    self._state, measured = self._cohort.advance(self._state, self._lane, 0, steps, 0)
+    jax.block_until_ready((self._state, measured))
 
 
 def numpy_batch(task, size: int, c_tr: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -4,15 +4,17 @@ python -m experiments.main --config=configs/quickstart.py:quick --workdir=runs
 """
 
 import os
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments.stopping import Stopping
 from finetune_wrappers.types import InputError
 
 _BAD_INPUT = 2
-_INTERRUPTED = 130
+_SIGNALLED = 128  # and the signal's number, by convention
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -32,7 +34,12 @@ def main(argv: list[str]) -> None:
   # Imported here, so that --help does not wait for JAX.
   from experiments import runner
 
-  folder, short = runner.run(_CONFIG.value, _WORKDIR.value)
+  with Stopping() as stopping:
+    try:
+      folder, short = runner.run(_CONFIG.value, _WORKDIR.value, stopping)
+    except runner.Interrupted as error:
+      print(f"{error}; the same command goes on from there", file=sys.stderr)
+      sys.exit(_SIGNALLED + stopping.signal)
   print(short)
   for name in sorted(os.listdir(folder)):
     print(os.path.join(folder, name))
@@ -62,7 +69,7 @@ def _last_line(error: Exception) -> str:
 
 
 def run() -> None:
-  """Entry point: exit code 0, 2 for bad input with one line, 130 if interrupted."""
+  """Entry point: exit code 0, 2 for bad input with one line, 130 or 143 after SIGINT or SIGTERM."""
   try:
     app.run(main, flags_parser=_parse)
   except InputError as error:
@@ -70,7 +77,7 @@ def run() -> None:
     sys.exit(_BAD_INPUT)
   except KeyboardInterrupt:
     print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-    sys.exit(_INTERRUPTED)
+    sys.exit(_SIGNALLED + signal.SIGINT)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 import pathlib
 import pkgutil
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,30 +22,32 @@ from experiments.progress import Progress
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
 from finetune_wrappers.training.cohort import Layout
-from finetune_wrappers.training.loop import Trainer, provenance
+from finetune_wrappers.training.loop import Interrupted, Trainer, provenance
 from finetune_wrappers.training.store import Store, writing
 from finetune_wrappers.types import InputError
 
 SETTINGS = ("tracr", "pcfg")
 
 
-def run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
+def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[pathlib.Path, str]:
   """Everything from a config to its folder.
 
   Args:
     config: from a module of `configs`.
     workdir: stages in it are shared by all experiments.
+    stopping: asked every few seconds whether to save and raise Interrupted.
 
   Returns:
     (`workdir/<name>` with rows.jsonl, summary.md and figure.png, the short table to print).
 
   Raises:
     InputError: for anything the user can mend; what was trained until then is kept.
+    Interrupted: if `stopping` says so; likewise.
   """
   if config.setting not in SETTINGS:
     raise InputError(f"setting: {config.setting!r} is not one of {', '.join(SETTINGS)}")
   use_all_cores()
-  return _run(config, workdir)
+  return _run(config, workdir, stopping)
 
 
 def use_all_cores() -> None:
@@ -59,15 +62,15 @@ def use_all_cores() -> None:
     return
 
 
-def _run(config: ConfigDict, workdir: str) -> tuple[pathlib.Path, str]:
+def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tuple[pathlib.Path, str]:
   plans = importlib.import_module(f"experiments.{config.setting}").plans(config)
   store = Store(workdir)
   measures = [_module("measures", name) for name in config.measures]
   _module("reports", config.report)  # before anything is trained for it
   stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
   with Progress() as progress:
-    _trainer(config, plans[0], store, progress).run(stages)
-    measured = _measure(config, plans, measures, store, progress)
+    _trainer(config, plans[0], store, progress, stopping).run(stages)
+    measured = _measure(config, plans, measures, store, progress, stopping)
   folder = pathlib.Path(workdir) / config.name
   facts = _facts(config, store, stages)
   with writing(folder):
@@ -104,7 +107,7 @@ def report(config: ConfigDict, folder: pathlib.Path) -> str:
   return made.short
 
 
-def _trainer(config: ConfigDict, plan: Plan, store: Store, progress) -> Trainer:
+def _trainer(config: ConfigDict, plan: Plan, store: Store, progress, stopping) -> Trainer:
   layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
   return Trainer(
     store,
@@ -114,18 +117,20 @@ def _trainer(config: ConfigDict, plan: Plan, store: Store, progress) -> Trainer:
     lanes_per_program=config.lanes_per_program,
     progress=progress,
     checkpoint_seconds=config.checkpoint_seconds,
+    stopping=stopping,
     facts={"commit": _commit()},
   )
 
 
-def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progress) -> Measured:
+def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progress, stopping) -> Measured:
   parts = [(plan, *named) for plan in plans for named in zip(config.measures, measures, strict=True)]
   out, done, total = Measured(), 0, sum(len(measure.stages(plan)) for plan, _, measure in parts)
   progress.count("model")
   for plan, name, measure in parts:
     count = len(measure.stages(plan))
     show = functools.partial(progress, total=total, text=f"measuring {name}, {plan.task_name}")
-    found = measure.measure(Models(store, plan, functools.partial(_show_loaded, show, iter(range(done, done + count)))))
+    on_load = functools.partial(_on_load, show, iter(range(done, done + count)), stopping)
+    found = measure.measure(Models(store, plan, on_load))
     out.rows += found.rows
     out.arrays |= found.arrays
     done += count
@@ -133,8 +138,10 @@ def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progre
   return out
 
 
-def _show_loaded(show, numbers) -> None:
+def _on_load(show, numbers, stopping) -> None:
   """A model's measurement begins as it is loaded; a measure may load one twice."""
+  if stopping():
+    raise Interrupted("stopped while measuring; every model is trained")
   show(next(numbers, None))
 
 

@@ -145,7 +145,7 @@ def slow_cohorts(clock, compiling, by_inner):
   def make(layout):
     waits = [compiling]
 
-    def advance(state, lane, begin, stop):
+    def advance(state, lane, begin, stop, since):
       clock[0] += (waits.pop() if waits else 0.0) + (stop - begin) * by_inner[layout.inner]
       return state, np.zeros(1)
 

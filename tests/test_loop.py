@@ -1,7 +1,9 @@
 """The trainer on a model of 200 weights: order, resuming to the bit after interrupts and kills, rivals, layouts."""
 
 import dataclasses
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training.cohort import Cohort, Layout
-from finetune_wrappers.training.loop import Trainer, missing_stages
+from finetune_wrappers.training.loop import Interrupted, Trainer, missing_stages
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.training.store import Store
@@ -72,9 +74,9 @@ def spy_on_advance(patch):
   """The list that every (start, stop) trained from now on is put into."""
   spans, advance = [], Cohort.advance
 
-  def spy(self, state, lane, start, stop):
+  def spy(self, state, lane, start, stop, since):
     spans.append((start, stop))
-    return advance(self, state, lane, start, stop)
+    return advance(self, state, lane, start, stop, since)
 
   patch(Cohort, "advance", spy)
   return spans
@@ -171,6 +173,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(single, tmp_path, monkeypat
   assert list((tmp_path / "cohorts").iterdir()) == []
 
 
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(single, tmp_path, monkeypatch):
+  """Between two evaluations too, and without waiting for the time of a checkpoint: no step is trained twice."""
+  spans = spy_on_advance(monkeypatch.setattr)
+  stops = 0
+  for patience in itertools.cycle((3, 6, 4)):
+    left = iter([False] * patience)
+    try:
+      trainer(Store(tmp_path), checkpoint_seconds=1e9, stopping=lambda left=left: next(left, True)).run(WANTED)
+      break
+    except Interrupted as error:
+      assert re.fullmatch("stopped (at step . of 8|with . stages left)", str(error))
+      stops += 1
+  assert stops > 2 and sum(stop - start for start, stop in spans) == STEPS
+  same_stages(Store(tmp_path), single.store)
+
+
 def test_a_killed_process_is_continued_to_the_same_bits(single, tmp_path, monkeypatch):
   with start_worker(tmp_path, die_at=28) as worker:
     assert worker.wait(120) == -signal.SIGKILL
@@ -178,7 +196,7 @@ def test_a_killed_process_is_continued_to_the_same_bits(single, tmp_path, monkey
   assert [stage for stage in ALL if store.has(stage)] == [ROOT, OTHER, FINETUNE]
   spans = spy_on_advance(monkeypatch.setattr)
   trainer(store).run(WANTED)
-  assert spans[0] == (4, 6) and sum(stop - start for start, stop in spans) == STEPS - 8 - 4
+  assert spans[0][0] == 4 and sum(stop - start for start, stop in spans) == STEPS - 8 - 4
   same_stages(store, single.store)
 
 

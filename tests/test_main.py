@@ -1,6 +1,7 @@
 """The command: bad input is one line with exit code 2; help is quick."""
 
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,22 @@ def test_bad_value_found_while_planning_exits_2_without_training(tmp_path):
   done = _command(*flags)
   assert done.returncode == 2 and "c_tr: 1.5" in done.stderr and "0 to 1" in done.stderr
   assert not list((tmp_path / "stages").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_by_convention_and_it_can_go_on(number, tmp_path):
+  command = [sys.executable, "-m", "experiments.main", "--config=configs/quickstart.py:smoke", f"--workdir={tmp_path}"]
+  command += ["--config.training.steps=1000000", "--config.training.eval_steps=(0,1000000)"]
+  with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / "stages").glob("*/stage.json")) and time.monotonic() < deadline:
+      time.sleep(0.2)
+    time.sleep(5)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=300)
+  assert process.returncode == 128 + number
+  assert "Traceback" not in said and "the same command goes on from there" in said
+  assert list((tmp_path / "cohorts").glob("*/*"))
 
 
 def test_help_comes_without_waiting_for_jax():

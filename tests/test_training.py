@@ -171,7 +171,7 @@ def test_updates_are_those_of_sgd_by_hand(target, changed):
   lane = step.Lane(np.float32(0.3), 0.5, 0, target, 0.0)
   state = jax.jit(lambda s, stop: step.train(MODEL, SAME_BATCH, settings, lane, s, 0, stop))(fresh(settings, PARAMS), 4)
   assert_close(flat(state.params), params)
-  assert float(state.loss) == pytest.approx(np.mean(losses), rel=1e-5)
+  assert float(state.loss) == pytest.approx(np.sum(losses), rel=1e-5)
   assert state.diverged_step == -1
   changes = {name for name, leaf in flat(PARAMS).items() if not np.array_equal(leaf, flat(state.params)[name])}
   trainable = {name for name in params if name.endswith(kinds[settings.trained])}

@@ -111,22 +111,24 @@ def start(program, params):
 
 
 def run(program, lanes, params, stops=(20,)):
-  """(state, metrics) of every lane after the last of the stops, on the host."""
+  """(state, metrics) of every lane after the last of the stops, on the host; the state's loss is the mean."""
   lane = program.lay_out(cohort.lane_arrays(lanes))
-  state, metrics, position = start(program, params), None, 0
+  state, measured, position = start(program, params), None, 0
   for stop in stops:
-    state, metrics = program.advance(state, lane, position, stop)
+    state, measured = program.advance(state, lane, position, stop, position)
     position = stop
-  return program.gather(state, len(lanes)), program.gather(metrics, len(lanes))
+  metrics, loss = program.gather(measured, len(lanes))
+  return program.gather(state, len(lanes))._replace(loss=loss), metrics
 
 
 def alone(lanes, params, model=MODEL):
-  """States of the lanes, [R, ...], each trained by itself without a cohort."""
+  """States of the lanes, [R, ...], each trained by itself without a cohort; the loss is the mean."""
   train = jax.jit(lambda state, lane: step.train(model, TASK, SETTINGS, lane, state, 0, 20))
   arrays = cohort.lane_arrays(lanes)
   with jax.default_matmul_precision("highest"):
     states = [train(fresh(SETTINGS, p), jax.tree.map(lambda x, i=i: x[i], arrays)) for i, p in enumerate(params)]
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+  state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
+  return state._replace(loss=state.loss / 20)
 
 
 def distances(params, others):

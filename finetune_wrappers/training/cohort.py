@@ -63,14 +63,21 @@ class Cohort:
     self.settings = settings
     tests = step.test_sets(task, settings.eval_size)
 
-    def advance_lane(state, lane, start, stop):
-      state = step.train(model, task, settings, lane, state, start, stop)
-      return state, step.evaluate(model, task, tests, state.params)
+    def advance_lane(state, lane, start, stop, since):
+      state, asked = step.train(model, task, settings, lane, state, start, stop), since >= 0
+      metrics = jax.lax.cond(
+        asked,
+        lambda params: step.evaluate(model, task, tests, params),
+        lambda _: jnp.zeros(len(step.METRICS)),
+        state.params,
+      )
+      loss = state.loss / jnp.maximum(stop - since, 1)
+      return state._replace(loss=jnp.where(asked, 0.0, state.loss)), (metrics, loss)
 
     def init_lane(params, lane):
       return step.init_state(settings, params, lane)
 
-    self._advance = self._spread(advance_lane, lanes=2, scalars=2)
+    self._advance = self._spread(advance_lane, lanes=2, scalars=3)
     self._init = self._spread(init_lane, lanes=2, scalars=0)
 
   def _spread(self, one_lane, *, lanes: int, scalars: int):
@@ -93,21 +100,24 @@ class Cohort:
     with jax.default_matmul_precision(PRECISION):
       return self._init(self.lay_out(stacked), self.lay_out(lane))
 
-  def advance(self, state, lane: step.Lane, start: int, stop: int):
-    """Trains steps start..stop-1 and answers the test sets.
+  def advance(self, state, lane: step.Lane, start: int, stop: int, since: int | None = None):
+    """Trains steps start..stop-1 and, if asked, answers the test sets.
+
+    Where a run is cut into parts changes nothing, to the bit.
 
     Args:
       state: laid out, donated.
       lane: laid out.
       start: first step.
       stop: one past the last.
+      since: the step of the last evaluation, for the mean loss from there on; None does not evaluate.
 
     Returns:
-      (state, metrics laid out as [devices, R / devices, len(METRICS)]); still being computed when this
-      returns.
+      (state, (metrics [devices, R / devices, len(METRICS)], mean loss [devices, R / devices])), laid out; still being
+      computed when this returns. Metrics and loss mean nothing where `since` is None.
     """
     with jax.default_matmul_precision(PRECISION):
-      return self._advance(state, lane, jnp.int32(start), jnp.int32(stop))
+      return self._advance(state, lane, jnp.int32(start), jnp.int32(stop), jnp.int32(-1 if since is None else since))
 
   def lay_out(self, tree):
     """[R, ...] to [devices, lanes a device, ...], padded with the last lane."""
@@ -194,6 +204,6 @@ def _lane_steps_per_second(cohort: Cohort, params, lane, seconds: float) -> tupl
 
 def _timed_advance(cohort: Cohort, laid, state, steps: int):
   begin = time.perf_counter()
-  state, metrics = cohort.advance(state, laid, 0, steps)
-  jax.block_until_ready((state, metrics))
+  state, measured = cohort.advance(state, laid, 0, steps, 0)
+  jax.block_until_ready((state, measured))
   return state, time.perf_counter() - begin

@@ -14,10 +14,16 @@ import numpy as np
 
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of
+from finetune_wrappers.training.step import METRICS
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
 CHECKPOINT_SECONDS = 60.0
+_PART_SECONDS = 5.0  # how long a part of a run takes, and so about how long it goes on when it is told to stop
+
+
+class Interrupted(Exception):
+  """Training was told to stop, and saved what it had."""
 
 
 class Trainer:
@@ -31,6 +37,7 @@ class Trainer:
     lanes_per_program: most lanes in one program; 0 means one for each CPU device, 64 for each accelerator.
     progress: called with (lane-steps done, lane-steps in all, text) as training goes.
     checkpoint_seconds: time between checkpoints of a running cohort.
+    stopping: asked every few seconds; training saves and raises Interrupted when it says yes.
     facts: JSON values to keep with every stage beside device and versions, such as the commit.
   """
 
@@ -44,6 +51,7 @@ class Trainer:
     lanes_per_program: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    stopping: Callable[[], bool] = lambda: False,
     facts: dict[str, Any] | None = None,
   ):
     self._store = store
@@ -54,6 +62,7 @@ class Trainer:
     self._lanes_per_program = lanes_per_program or per_device * jax.local_device_count()
     self._progress = progress
     self._checkpoint_seconds = checkpoint_seconds
+    self._stopping = stopping
     self._facts = facts or {}
     self._programs: dict[Any, cohorts.Cohort] = {}
     self._done = self._total = 0
@@ -63,6 +72,8 @@ class Trainer:
     missing = missing_stages(self._store, stages)
     self._done, self._total = 0, sum(s.settings.steps for s in missing if isinstance(s, TrainStage))
     while missing:
+      if self._stopping():
+        raise Interrupted(f"stopped with {len(missing)} stages left")
       ready = [s for s in missing if not isinstance(s, TrainStage) or self._store.has(s.parent)]
       roots = [s for s in ready if not isinstance(s, TrainStage)]
       if roots:
@@ -123,19 +134,28 @@ class Trainer:
       state = program.lay_out(_like(state, arrays["state"], program, number))
       curve, losses = list(arrays["metrics"]), list(arrays["losses"])
       self._done += position * number
-    saved = time.monotonic()
-    for stop in settings.eval_steps[len(curve) :]:
-      state, metrics = program.advance(state, laid, position, stop)
-      curve.append(program.gather(metrics, number))
-      losses.append(program.gather(state.loss, number))
+    saved, steps = time.monotonic(), 1  # the first part has one step: it compiles
+    while len(curve) < len(settings.eval_steps):
+      begun, stop = time.monotonic(), min(settings.eval_steps[len(curve)], position + steps)
+      asked = stop == settings.eval_steps[len(curve)]
+      since = settings.eval_steps[len(curve) - 1] if curve else 0
+      state, measured = program.advance(state, laid, position, stop, since if asked else None)
+      measured = program.gather(measured, number)
+      if asked:
+        curve.append(measured[0])
+        losses.append(measured[1])
+      steps = _next_part(steps, stop - position, time.monotonic() - begun)
       self._done += (stop - position) * number
       position = stop
       self._progress(self._done, self._total, f"{kinds} {lanes[0].task.name}, {number} lanes")
-      if time.monotonic() - saved > self._checkpoint_seconds and stop < settings.steps:
+      told = self._stopping()
+      if (told or time.monotonic() - saved > self._checkpoint_seconds) and position < settings.steps:
         host = program.gather(state, number)
-        arrays = {"state": jax.tree.leaves(host), "metrics": np.stack(curve), "losses": np.stack(losses)}
-        self._store.save_progress(key, position, arrays)
+        curves = {"metrics": _stacked(curve, (number, len(METRICS))), "losses": _stacked(losses, (number,))}
+        self._store.save_progress(key, position, {"state": jax.tree.leaves(host), **curves})
         saved = time.monotonic()
+      if told and position < settings.steps:
+        raise Interrupted(f"stopped at step {position} of {settings.steps}")
     final = program.gather(state, number)
     return {
       "params": final.params,
@@ -200,6 +220,16 @@ def _processor() -> str:
       if line.startswith("model name"):
         return line.partition(":")[2].strip()
   return platform.processor() or platform.machine()
+
+
+def _next_part(steps: int, done: int, seconds: float) -> int:
+  """Steps of the next part, grown step by step to what takes `_PART_SECONDS`."""
+  return max(1, min(4 * steps, int(_PART_SECONDS * max(done, 1) / max(seconds, 1e-3))))
+
+
+def _stacked(rows: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+  """[E, ...], also for no rows."""
+  return np.stack(rows) if rows else np.zeros((0, *shape), np.float32)
 
 
 def _same_program(stages: list[TrainStage]) -> list[TrainStage]:

@@ -44,7 +44,7 @@ class LaneState(NamedTuple):
   Attributes:
     params: float32 pytree.
     optimizer: of `optim.direction`.
-    loss: mean training loss since the last evaluation.
+    loss: sum of the training losses since the last evaluation.
     diverged_step: the first step whose loss, or else the step after which a weight, was not finite; or -1.
   """
 
@@ -83,10 +83,10 @@ def train(model, task: Task, settings: optim.Recipe, lane: Lane, state, start, s
     diverged_step = jnp.where(state.diverged_step < 0, first_bad, state.diverged_step)
     return LaneState(params, carried, state.loss + loss, diverged_step.astype(jnp.int32))
 
-  state = jax.lax.fori_loop(start, stop, step, state._replace(loss=jnp.zeros(())))
+  state = jax.lax.fori_loop(start, stop, step, state)
   whole = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]))
   diverged_step = jnp.where((state.diverged_step < 0) & ~whole, stop, state.diverged_step)
-  return state._replace(loss=state.loss / jnp.maximum(stop - start, 1), diverged_step=diverged_step)
+  return state._replace(diverged_step=diverged_step)
 
 
 @functools.partial(jax.jit, static_argnames=("task", "size"))

@@ -1,0 +1,39 @@
+"""SIGINT and SIGTERM: the part of training at hand is finished and saved, then the command ends."""
+
+import signal
+import sys
+from types import FrameType
+
+
+class Stopping:
+  """Whether the process was told to stop; a context manager, within which it decides when.
+
+  The first signal is remembered; a second one stops at once, and what was done since the last checkpoint is lost.
+
+  Attributes:
+    signal: number of the first signal, or 0.
+  """
+
+  def __init__(self) -> None:
+    self.signal = 0
+    self._before: dict[signal.Signals, object] = {}
+
+  def __enter__(self) -> "Stopping":
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._before[number] = signal.signal(number, self._remember)
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, before in self._before.items():
+      signal.signal(number, before)  # pyright: ignore[reportArgumentType]
+
+  def __call__(self) -> bool:
+    """Whether to stop."""
+    return self.signal > 0
+
+  def _remember(self, number: int, frame: FrameType | None) -> None:
+    del frame
+    if self.signal:
+      raise KeyboardInterrupt
+    self.signal = number
+    print("\nstopping; a second signal stops at once", file=sys.stderr)
