@@ -160,7 +160,8 @@ class PCFGText:
   def sample_pretraining(self, key, batch_size: int, prior):
     """(prompts [B, T], answers [B]): families uniform, operands by the prior P_T(O) (may be traced)."""
     key_text, key_rest = jax.random.split(key)
-    draws = jax.random.uniform(key_rest, (batch_size, 9 + max(self.counted, self.farthest)))
+    to_spread = 6 + max(self.counted, self.farthest) if self.spread else 0
+    draws = jax.random.uniform(key_rest, (batch_size, 3 + to_spread))
     family = whole(draws[:, 0], len(FAMILIES))
     edges = jnp.cumsum(jnp.asarray(prior)[:-1])
     operand = (draws[:, 1:2] >= edges).sum(axis=1)
