@@ -17,6 +17,7 @@ from finetune_wrappers.models import tracr_port, tracr_stage
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort as cohorts
+from finetune_wrappers.training import loop
 from finetune_wrappers.training.cohort import Cohort, Layout
 from finetune_wrappers.training.loop import Interrupted, Trainer, missing_stages
 from finetune_wrappers.training.optim import TrainSettings
@@ -175,6 +176,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(single, tmp_path, monkeypat
 
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(single, tmp_path, monkeypatch):
   """Between two evaluations too, and without waiting for the time of a checkpoint: no step is trained twice."""
+  monkeypatch.setattr(loop, "_PART_SECONDS", 0)  # parts of one step each, however fast the machine is
   spans = spy_on_advance(monkeypatch.setattr)
   stops = 0
   for patience in itertools.cycle((3, 6, 4)):
