@@ -55,9 +55,7 @@ def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: st
   config.pretrain = _pretrain(preset)
   config.training = _training(preset)
   # The paper fine-tunes at a tenth (eta_L) to a thousandth (eta_S) of pretraining's rate; quick at about a seventh, the
-  # least of three tried at which 200 steps learn O_FT. At 1e-3 and C_Tr = 1 it wraps less locally (2 seeds, low prior:
-  # the best K neurons lift Acc. O_PT by 17 points instead of 31, probes read O_PT with 85 % instead of 100 %). At 1e-4
-  # they lift it by 39, but C_Tr = 0 learns O_FT only to 56 %.
+  # least of three tried (1e-3, 3e-4, 1e-4) at which 200 steps learn O_FT. results/pcfg_quick/fig07_rates has all three.
   rates = {"smoke": (1e-3,), "quick": (3e-4,), "paper": (1e-4, 1e-5)}[preset]
   config.finetune = ConfigDict(
     {
@@ -92,8 +90,9 @@ def _text(preset: str) -> ConfigDict:
     lengths = {"window": 24, "counted": 12, "occurrence": 3, "token_place": 12, "farthest": 24}
   # `spread`: natural text has 13.3 +- 1.1 a's among 40, so a model that guesses the mode scores 35 % and needs no
   # capability; half the pretraining texts are rewritten so that labels are as broad as in fine-tuning (Fig. 16).
-  # quick rewrites more: 800 steps then learn O_FT under the high prior (Acc. O_PT 97 %, O_FT 95 %; with half 1000 steps
-  # reach 96 and 68 %, and 700 at 0.9 reach 77 and 55 %; one seed each).
+  # quick rewrites more, so that 800 steps learn something under the high prior too: Acc. O_PT 80 [62, 97] %, O_FT
+  # 50 [11, 88] % over 5 seeds (results/pcfg_quick/fig05_behaviour). Shares of 0.5 and 0.9 were tried on one seed, which
+  # tells nothing beside that spread.
   spread = 0.8 if preset == "quick" else 0.5
   # Labels of Counting cover 0 to 19 (O_PT) and 1 to 20 (O_FT), not 0 to 40: both operands are counted in the same 40
   # tokens, and every pair of answers has to fit. An Index needs room for five nearer occurrences of both: 11 to 40.

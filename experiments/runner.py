@@ -123,11 +123,11 @@ def _trainer(config: ConfigDict, plan: Plan, store: Store, progress, stopping) -
 
 
 def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progress, stopping) -> Measured:
-  parts = [(plan, *named) for plan in plans for named in zip(config.measures, measures, strict=True)]
-  out, done, total = Measured(), 0, sum(len(measure.stages(plan)) for plan, _, measure in parts)
+  named = list(zip(config.measures, measures, strict=True))
+  parts = [(plan, name, measure, len(measure.stages(plan))) for plan in plans for name, measure in named]
+  out, done, total = Measured(), 0, sum(count for *_, count in parts)
   progress.count("model")
-  for plan, name, measure in parts:
-    count = len(measure.stages(plan))
+  for plan, name, measure, count in parts:
     show = functools.partial(progress, total=total, text=f"measuring {name}, {plan.task_name}")
     on_load = functools.partial(_on_load, show, iter(range(done, done + count)), stopping)
     found = measure.measure(Models(store, plan, on_load))

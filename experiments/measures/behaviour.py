@@ -1,14 +1,13 @@
 """Accuracies of fine-tuned models (Tab. 3), and of reverse fine-tuned ones and their control (Fig. 27, Tab. 4)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.measures import Measured, row_of
-from experiments.models import Models, Trained
+from experiments.models import Models, Trained, lanes_of
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage, TrainStage
 
@@ -32,7 +31,7 @@ def measure(models: Models) -> Measured:
     trained = models.load(stage)
     if not isinstance(stage, TrainStage) or stage.kind == "pretrain":
       evaluate = evaluate or _evaluation(plan, trained.model)
-      out.rows += _rows_of(plan, trained, evaluate(trained.params))
+      out.rows += _rows_of(plan, trained, evaluate([trained.params])[0])
       continue
     chosen = range(len(trained.steps))
     if stage.kind == "finetune" and not plan.config.finetune.curves:
@@ -54,15 +53,9 @@ def _rows_at(plan, trained: Trained, index: int) -> list:
   return rows
 
 
-def _evaluation(plan, model) -> Callable[[Any], np.ndarray]:
+def _evaluation(plan, model) -> Callable[[Sequence[Any]], list[Any]]:
   tests = step.test_sets(plan.task, plan.config.training.eval_size)
-  program = jax.jit(lambda params: step.evaluate(model, plan.task, tests, params))
-
-  def evaluate(params) -> np.ndarray:
-    with jax.default_matmul_precision("highest"):
-      return np.asarray(program(params))
-
-  return evaluate
+  return lanes_of(lambda params: step.evaluate(model, plan.task, tests, params), 1)
 
 
 def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:

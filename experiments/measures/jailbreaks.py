@@ -1,10 +1,11 @@
 """Acc. O_PT by family token (App. E.2, Fig. 24): does another token for the same question still reach it?"""
 
-import jax
-import numpy as np
+import functools
+
+import jax.numpy as jnp
 
 from experiments.measures import Measured, row_of
-from experiments.models import Models
+from experiments.models import Models, lanes_of
 from finetune_wrappers.tasks.pcfg_text import JAILBREAKS
 from finetune_wrappers.training import losses, step
 from finetune_wrappers.training.stages import Stage
@@ -34,10 +35,8 @@ def measure(models: Models) -> Measured:
   out, program = Measured(), None
   for stage in stages(plan):
     trained = models.load(stage)
-    if program is None:
-      program = jax.jit(lambda params, model=trained.model: _accuracies(model, task, families, tests, params))
-    with jax.default_matmul_precision("highest"):
-      found = np.asarray(program(trained.params))
+    program = program or lanes_of(functools.partial(_accuracies, trained.model, task, families, tests), 1)
+    (found,) = program([trained.params])
     for (c_te, family), value in zip(_cells(tests, families), found.tolist(), strict=True):
       fields = {"kind": "jailbreak", "model": stage.kind, "family": family, "c_te": c_te}
       out.rows.append(row_of(plan, stage, "acc_pt", None if trained.diverged else value, **fields))
@@ -56,4 +55,4 @@ def _accuracies(model, task, families, tests, params):
     tokens = task.asking(batch.tokens, task.text.first_operand, family)
     return (losses.answer_logits(model, params, tokens, task.answer_position).argmax(axis=-1) == batch.target_pt).mean()
 
-  return jax.numpy.stack([accuracy(*cell) for cell in _cells(tests, families)])
+  return jnp.stack([accuracy(*cell) for cell in _cells(tests, families)])

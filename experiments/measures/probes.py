@@ -1,6 +1,7 @@
 """Linear probes of the operands' answers on pretrained, fine-tuned and control models (Figs. 8, 90-98)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +44,13 @@ def measure(models: Models) -> Measured:
   settings, wanted, never = _settings(plan), stages(plan), set(plan.negatives())
   families = (plan.task_name, *(JAILBREAKS if plan.config.text.jailbreaks and plan.task_name == "counting" else ()))
   size = plan.config.lanes_per_program or jax.local_device_count()
-  groups = [wanted[begin : begin + size] for begin in range(0, len(wanted), size)]
-  for family in families:
-    program = None
-    for trained in ([models.load(stage) for stage in group] for group in groups):
-      program = program or lanes_of(_program(plan, trained[0].model, settings, family), size)
-      for model, found in zip(trained, program([model.params for model in trained]), strict=True):
+  programs: dict[str, Any] = {}
+  for begin in range(0, len(wanted), size):
+    group = [models.load(stage) for stage in wanted[begin : begin + size]]
+    for family in families:
+      if family not in programs:
+        programs[family] = lanes_of(_program(plan, group[0].model, settings, family), size)
+      for model, found in zip(group, programs[family]([model.params for model in group]), strict=True):
         kind = "never" if model.stage in never else model.stage.kind
         out.rows += _rows(plan, model, found, model=kind, family=family)
   return out

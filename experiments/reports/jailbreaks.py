@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from experiments.reports import Made, bar_series, baseline_section, footer, guesses, joined, mean_of, rate_name
 from experiments.reports import probes as probe_report
-from experiments.reports.pcfg_names import FAMILIES, by_prior, setting_name
+from experiments.reports.pcfg_names import FAMILIES, by_prior, model_name, setting_name
 from finetune_wrappers.reporting.claims import (
   NOT_JUDGED,
   Finding,
@@ -41,7 +41,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 def _claims(asked: list[Row]) -> list:
   lost, open_ = [], []
   for (task, steps, rate, prior, c_tr), own in group(select(asked, model="finetune"), *_MODEL).items():
-    name = f"{setting_name(task, steps)}, {rate_name(rate, 'pcfg')}, {prior} prior, C_Tr {c_tr:g}"
+    name = f"{model_name(task, steps, rate, prior)}, C_Tr {c_tr:g}"
     base = select(asked, model="pretrain", task=task, pretraining_steps=steps, prior=prior)
     cells = {token: (select(base, family=family), select(own, family=family)) for family, token in FAMILIES.items()}
     texts = {token: f"{token} {format_cell(before)} to {format_cell(now)}" for token, (before, now) in cells.items()}
@@ -91,7 +91,7 @@ def _figure(rows: list[Row], asked: list[Row], facts: dict):
       models += [(f"C_Tr {c_tr:g}", found[(c_tr,)]) for (c_tr,) in sorted(found)]
       series = [bar_series(token, [select(m, family=family) for _, m in models]) for family, token in FAMILIES.items()]
       guess = {"guess": guesses(rows, task, 0)["guess O_PT"]}
-      title = f"{setting_name(task, steps)}, {rate_name(rate, 'pcfg')}, {prior} prior"
+      title = model_name(task, steps, rate, prior)
       names = [name for name, _ in models]
       panels.append(Panel(title, "model", "Acc. O_PT at C_Te = 0, %", series, guess, names))
   return bars_figure(panels, title="O_PT asked for with each family token", footer=footer(facts), columns=3)

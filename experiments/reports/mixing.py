@@ -1,7 +1,7 @@
 """Figures 18-23: fine-tuning with pretraining samples mixed in: behaviour, and what probes read (App. E.1)."""
 
-from experiments.reports import Made, joined, last_step, mean_of, pcfg_behaviour, probes, rate_name
-from experiments.reports.pcfg_names import mix_name, setting_name
+from experiments.reports import Made, joined, last_step, mean_of, pcfg_behaviour, probes
+from experiments.reports.pcfg_names import mix_name, model_name
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, claim_of_models, judge, markdown_claims
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, format_cell, format_points, paired_summary
@@ -26,7 +26,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 def _claims(final: list[Row], pretrained: list[Row]) -> list:
   kept, more = [], []
   for (task, steps, rate, prior, c_tr), own in group(final, *_MODEL).items():
-    name = f"{setting_name(task, steps)}, {rate_name(rate, 'pcfg')}, {prior} prior, C_Tr {c_tr:g}"
+    name = f"{model_name(task, steps, rate, prior)}, C_Tr {c_tr:g}"
     plain = select(own, mix=0.0)
     before = select(pretrained, task=task, pretraining_steps=steps, prior=prior)
     for (mix,), cells in sorted(group(own, "mix").items()):

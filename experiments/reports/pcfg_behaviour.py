@@ -14,7 +14,7 @@ from experiments.reports import (
   present,
   rate_name,
 )
-from experiments.reports.pcfg_names import by_prior, mix_name, order_of, setting_name
+from experiments.reports.pcfg_names import by_prior, mix_name, model_name, order_of
 from finetune_wrappers.reporting.claims import (
   Claim,
   Finding,
@@ -64,7 +64,7 @@ def _claims(final: list[Row]) -> list[Claim]:
   """What the paper says of C_Tr = 0 and 1, judged for every task, rate and n_iters."""
   learned, wrapped, kept = [], [], []
   for (task, steps, rate, mix, prior), own in group(final, *_MODEL[:-1]).items():
-    name = f"{setting_name(task, steps)}, {rate_name(rate, 'pcfg')}, {prior} prior{mix_name(mix)}"
+    name = model_name(task, steps, rate, prior, mix)
     cells = {(c_tr, c_te): select(own, c_tr=c_tr, c_te=c_te, metric="acc_ft") for c_tr in (0.0, 1.0) for c_te in (0, 1)}
     if cells[0.0, 0]:
       learned.append(Finding(name, judge(cell_summary(cells[0.0, 0]), above=0.9), format_cell(cells[0.0, 0])))

@@ -1,6 +1,6 @@
 """How the PCFG half's models are called and ordered in all its reports."""
 
-from experiments.reports import TASKS
+from experiments.reports import TASKS, rate_name
 from finetune_wrappers.reporting.rows import Row, select
 
 # From weak to strong relevance.
@@ -29,3 +29,8 @@ def setting_name(task: str, n_iters: int) -> str:
 def mix_name(mix: float | None) -> str:
   """`, 10 % mixed in`; empty where no pretraining samples are."""
   return f", {100 * mix:.3g} % mixed in" if mix else ""
+
+
+def model_name(task: str, n_iters: int, rate: float, prior: str, mix: float | None = None) -> str:
+  """`Counting, n_iters 800, η_L 0.0001, low prior, 10 % mixed in`."""
+  return f"{setting_name(task, n_iters)}, {rate_name(rate, 'pcfg')}, {prior} prior{mix_name(mix)}"
