@@ -5,7 +5,7 @@ revives Acc. O_PT, and Acc. O_FT falls; with C_Tr = 0 nothing comes back. Embedd
 
     python -m experiments.main --config=configs/fig07_prune_neurons.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 1.5 minutes; paper needs an
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 3 minutes; paper needs an
 accelerator.
 """
 
@@ -16,5 +16,5 @@ def get_config(preset: str = "quick"):
   """The config of Figure 7."""
   config = pcfg_common.pcfg_config("fig07_prune_neurons", preset, measures=("pruning", "data"), report="pruning")
   if preset == "quick":
-    config.finetune.priors = ("low", "high")  # with the medium one Figs. 5 to 9 would take more than 12 minutes
+    config.finetune.priors = ("low", "high")  # the medium one, between them, is left out to save time
   return config.lock()

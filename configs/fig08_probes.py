@@ -6,7 +6,7 @@ mean nothing. A probe that reads the answer from the former nearly as well is re
 
     python -m experiments.main --config=configs/fig08_probes.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 2.5 minutes; paper needs an
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 5 minutes; paper needs an
 accelerator.
 """
 
@@ -17,5 +17,5 @@ def get_config(preset: str = "quick"):
   """The config of Figure 8."""
   config = pcfg_common.pcfg_config("fig08_probes", preset, measures=("probes",), report="probes")
   if preset == "quick":
-    config.finetune.priors = ("low", "high")  # with the medium one Figs. 5 to 9 would take more than 12 minutes
+    config.finetune.priors = ("low", "high")  # the medium one, between them, is left out to save time
   return config.lock()

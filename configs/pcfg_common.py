@@ -55,7 +55,7 @@ def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: st
   config.pretrain = _pretrain(preset)
   config.training = _training(preset)
   # The paper fine-tunes at a tenth (eta_L) to a thousandth (eta_S) of pretraining's rate; quick at about a seventh, the
-  # least of three tried (1e-3, 3e-4, 1e-4) at which 200 steps learn O_FT. results/pcfg_quick/fig07_rates has all three.
+  # least of three tried (1e-3, 3e-4, 1e-4) at which 200 steps learn O_FT. Rows of the other two are not in results/.
   rates = {"smoke": (1e-3,), "quick": (3e-4,), "paper": (1e-4, 1e-5)}[preset]
   config.finetune = ConfigDict(
     {

@@ -51,7 +51,7 @@ def test_fine_tuning_takes_o_pt_away(rows_of):
 def test_pruning_brings_back_more_than_random(rows_of):
   rows = rows_of("fig07_prune_neurons")
   cells = {"stage": "prune", "metric": "acc_pt", "prior": "low", "c_tr": 1.0, "c_te": 0}
-  ks = {row["k"] for row in select(rows, stage="prune")} - {0}
+  ks = {row["k"] for row in select(rows, stage="prune", metric="acc_pt")} - {0}
   best = max(ks, key=lambda k: sum(values(rows, **cells, score="gradient", k=k)))
   before, gradient, random = (
     sum(values(rows, **cells, score=s, k=k)) / 2 for s, k in (("gradient", 0), ("gradient", best), ("random", best))
