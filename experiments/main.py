@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from experiments.stopping import Stopping
 from finetune_wrappers.types import InputError
 
+_SOME_FAILED = 1
 _BAD_INPUT = 2
 _SIGNALLED = 128  # and the signal's number, by convention
 
@@ -40,9 +41,15 @@ def main(argv: list[str]) -> None:
     except runner.Interrupted as error:
       print(f"{error}; the same command goes on from there", file=sys.stderr)
       sys.exit(_SIGNALLED + stopping.signal)
+    except runner.LanesFailed as error:
+      print(f"error: {error}; the others are trained and kept", file=sys.stderr)
+      sys.exit(_SOME_FAILED)
   print(short)
   for name in sorted(os.listdir(folder)):
     print(os.path.join(folder, name))
+  if lost := runner.diverged(folder):
+    print(f"error: diverged and left out: {'; '.join(lost)}", file=sys.stderr)
+    sys.exit(_SOME_FAILED)
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -69,7 +76,11 @@ def _last_line(error: Exception) -> str:
 
 
 def run() -> None:
-  """Entry point: exit code 0, 2 for bad input with one line, 130 or 143 after SIGINT or SIGTERM."""
+  """Entry point.
+
+  Exit code 0; 1 and a list if some runs diverged or did not fit into memory; 2 for bad input with one line; 130 or 143
+  after SIGINT or SIGTERM.
+  """
   try:
     app.run(main, flags_parser=_parse)
   except InputError as error:

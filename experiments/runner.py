@@ -22,11 +22,12 @@ from experiments.progress import Progress
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
 from finetune_wrappers.training.cohort import Layout
-from finetune_wrappers.training.loop import Interrupted, Trainer, provenance
+from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer, provenance
 from finetune_wrappers.training.store import Store, writing
 from finetune_wrappers.types import InputError
 
 SETTINGS = ("tracr", "pcfg")
+__all__ = ["Interrupted", "LanesFailed", "diverged", "report", "run", "use_all_cores"]
 
 
 def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[pathlib.Path, str]:
@@ -88,6 +89,11 @@ def _module(kind: str, name: str) -> Any:
   if name not in known:
     raise InputError(f"{kind}: {name!r} is not one of {', '.join(known)}")
   return importlib.import_module(f"experiments.{kind}.{name}")
+
+
+def diverged(folder: pathlib.Path) -> list[str]:
+  """The runs in that folder that do not count, because their loss became infinite or none."""
+  return sorted(set(json.loads((folder / "config.json").read_text())["diverged"]))
 
 
 def report(config: ConfigDict, folder: pathlib.Path) -> str:
@@ -153,6 +159,7 @@ def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
   trained = sorted({fact["commit"] for fact in own})
   found = {"config": config.to_dict(), "devices": devices, "layouts": layouts, "commit": _commit()}
   found["trained_at"] = trained
+  found["diverged"] = [s.label for s, fact in zip(stages, own, strict=True) if fact.get("diverged_step", -1) >= 0]
   return json.loads(json.dumps({**found, "versions": provenance(), "backend": jax.default_backend()}))
 
 

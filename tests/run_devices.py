@@ -4,12 +4,12 @@ import json
 
 import jax
 import numpy as np
-from tiny import LIGHT, SETTINGS, TASK, alone, distances, equal_lanes, lanes_of, run
+from tiny import LIGHT, SETTINGS, TASK, alone, distances, equal_lanes, lanes_of, run, settings_with
 
 from finetune_wrappers.training import cohort
 from finetune_wrappers.types import InputError
 
-LAYOUTS = ((1, "vmap"), (2, "map"), (4, "vmap"), (8, "map"))
+LAYOUTS = ((1, "vmap"), (2, "map"), (4, "vmap"), (8, "map"), (2, "data"), (3, "data"))
 LANES = 5  # no multiple of 2, 4 or 8
 
 
@@ -20,9 +20,9 @@ def round_trips(program):
   return shapes and all(np.array_equal(program.gather(x, n), np.arange(n)) for n, x in laid)
 
 
-def refuses_nine():
+def refusal(call):
   try:
-    cohort.Layout(9, "map")
+    call()
   except InputError as error:
     return str(error)
   return ""
@@ -32,7 +32,7 @@ def main():
   jax.config.update("jax_num_cpu_devices", 8)  # before anything asks for a device
   lanes, params = lanes_of(0, LANES, LIGHT)
   others, other_params = lanes_of(1, LANES, LIGHT)
-  lone = alone(lanes, params, LIGHT).params
+  lone = alone(lanes, params, LIGHT)
   results = {}
   for devices, inner in LAYOUTS:
     program = cohort.Cohort(LIGHT, TASK, SETTINGS, cohort.Layout(devices, inner))
@@ -41,13 +41,18 @@ def main():
     mixed = [(lanes[i], params[i]) if i in kept else (others[i], other_params[i]) for i in range(LANES)]
     again = run(program, *map(list, zip(*mixed, strict=True)))
     results[f"{devices}x{inner}"] = {
-      "distances": distances(state.params, lone).tolist(),
+      "distances": distances(state.params, lone.params).tolist(),
+      "losses": state.loss.tolist(),
       "equal_beside_others": equal_lanes((state, metrics), again),
       "shape": list(metrics.shape),
       "round_trips": round_trips(program),
     }
-  layouts = {n: [[x.devices, x.inner] for x in cohort.candidate_layouts(n)] for n in (1, 5, 8, 16)}
-  print(json.dumps({"results": results, "candidates": layouts, "refusal": refuses_nine()}))
+  even = settings_with(batch_size=8)
+  layouts = {n: [[x.devices, x.inner] for x in cohort.candidate_layouts(n, even)] for n in (1, 4, 5, 8, 16)}
+  found = {"results": results, "losses": lone.loss.tolist(), "candidates": layouts}
+  found["refusal"] = refusal(lambda: cohort.Layout(9, "map"))
+  found["batch_refusal"] = refusal(lambda: cohort.Cohort(LIGHT, TASK, SETTINGS, cohort.Layout(4, "data")))
+  print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -127,8 +127,8 @@ def test_lanes_become_arrays_and_targets_their_places():
 @pytest.mark.parametrize(
   ("devices", "inner", "message"),
   [
-    (1, "pmap", "layout.inner: 'pmap' .*map, vmap"),
-    (1, "", "layout.inner: '' .*map, vmap"),
+    (1, "pmap", "layout.inner: 'pmap' .*map, vmap, data"),
+    (1, "", "layout.inner: '' .*map, vmap, data"),
     (0, "map", "layout.devices: 0 .*1 to "),
     (-1, "vmap", "layout.devices: -1 .*1 to "),
     (100_000, "map", "layout.devices: 100000 .*1 to "),
@@ -166,9 +166,9 @@ def slow_cohorts(clock, compiling, by_inner):
 def test_calibration_takes_the_fastest_layout_that_is_worth_compiling(monkeypatch, by_inner, compiling, fastest, timed):
   clock = [0.0]
   monkeypatch.setattr(cohort, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
-  monkeypatch.setattr(jax, "local_device_count", lambda: 1)
+  monkeypatch.setattr(jax, "device_count", lambda: 1)
   make = slow_cohorts(clock, compiling, by_inner)
-  layout, rates = cohort.calibrate(make, [None] * NUMBER, None, lane_steps=10_000)
+  layout, rates = cohort.calibrate(make, [None] * NUMBER, None, SETTINGS, lane_steps=10_000)
   assert layout == Layout(1, fastest) and rates == pytest.approx(timed)
 
 
@@ -180,8 +180,8 @@ def test_calibration_of_real_cohorts_returns_a_candidate_and_its_speed(programs)
 
   lanes, params = lanes_of(0, NUMBER)
   arrays = cohort.lane_arrays(lanes)
-  layout, rates = cohort.calibrate(without_noise, params, arrays, lane_steps=10**9, seconds=0.01)
-  candidates = cohort.candidate_layouts(NUMBER)
+  layout, rates = cohort.calibrate(without_noise, params, arrays, SETTINGS, lane_steps=10**9, seconds=0.01)
+  candidates = cohort.candidate_layouts(NUMBER, SETTINGS)
   assert layout in candidates and set(rates) == {f"{x.devices}x{x.inner}" for x in candidates}
   assert all(rate > 0 for rate in rates.values())
 
@@ -196,20 +196,23 @@ def on_devices():
   return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("layout", ["1xvmap", "2xmap", "4xvmap", "8xmap"])
+@pytest.mark.parametrize("layout", ["1xvmap", "2xmap", "4xvmap", "8xmap", "2xdata", "3xdata"])
 def test_five_lanes_on_several_devices(on_devices, layout):
   result = on_devices["results"][layout]
   assert max(result["distances"]) < 1e-6 and len(result["distances"]) == 5
   assert result["equal_beside_others"] == [True, False, False, False, True]
+  np.testing.assert_allclose(result["losses"], on_devices["losses"], rtol=1e-6)
   assert result["shape"] == [5, 4], "padding is dropped"
   assert result["round_trips"]
 
 
 def test_layouts_worth_timing_use_the_devices_at_hand(on_devices):
   assert on_devices["candidates"] == {
-    "1": [[1, "map"]],
+    "1": [[1, "map"], [8, "data"]],
+    "4": [[4, "map"], [1, "vmap"], [8, "data"]],
     "5": [[5, "map"], [1, "vmap"]],
     "8": [[8, "map"], [1, "vmap"]],
     "16": [[8, "map"], [8, "vmap"], [1, "vmap"]],
   }
   assert on_devices["refusal"].startswith("layout.devices: 9 ") and "1 to 8" in on_devices["refusal"]
+  assert on_devices["batch_refusal"].startswith("layout.devices: 4 ") and "6 / 1" in on_devices["batch_refusal"]

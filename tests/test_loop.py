@@ -1,5 +1,6 @@
 """The trainer on a model of 200 weights: order, resuming to the bit after interrupts and kills, rivals, layouts."""
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -17,9 +18,9 @@ from finetune_wrappers.models import tracr_port, tracr_stage
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import loop
+from finetune_wrappers.training import cohort_run
 from finetune_wrappers.training.cohort import Cohort, Layout
-from finetune_wrappers.training.loop import Interrupted, Trainer, missing_stages
+from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer, missing_stages
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.training.store import Store
@@ -176,7 +177,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(single, tmp_path, monkeypat
 
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_bits(single, tmp_path, monkeypatch):
   """Between two evaluations too, and without waiting for the time of a checkpoint: no step is trained twice."""
-  monkeypatch.setattr(loop, "_PART_SECONDS", 0)  # parts of one step each, however fast the machine is
+  monkeypatch.setattr(cohort_run, "_PART_SECONDS", 0)  # parts of one step each, however fast the machine is
   spans = spy_on_advance(monkeypatch.setattr)
   stops = 0
   for patience in itertools.cycle((3, 6, 4)):
@@ -200,6 +201,71 @@ def test_a_killed_process_is_continued_to_the_same_bits(single, tmp_path, monkey
   trainer(store).run(WANTED)
   assert spans[0][0] == 4 and sum(stop - start for start, stop in spans) == STEPS - 8 - 4
   same_stages(store, single.store)
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 2), (1, 2, 2)])
+def test_lanes_go_on_in_another_grouping_from_where_each_was(single, tmp_path, monkeypatch, sizes):
+  """Whatever ran beside it, a lane goes on where it was, to the same bits, and no step is trained twice."""
+  monkeypatch.setattr(cohort_run, "_PART_SECONDS", 0)
+  advance, trained = Cohort.advance, []
+
+  def spy(self, state, lane, start, stop, since):
+    trained.append((stop - start) * state.diverged_step.size)
+    return advance(self, state, lane, start, stop, since)
+
+  monkeypatch.setattr(Cohort, "advance", spy)
+  for lanes, patience in zip(sizes, (5, 7, 1000), strict=True):
+    left = iter([False] * patience)
+    run = trainer(Store(tmp_path), lanes_per_program=lanes, stopping=lambda left=left: next(left, True))
+    with contextlib.suppress(Interrupted):
+      run.run(WANTED)
+  assert sum(trained) == 2 * STEPS
+  same_stages(Store(tmp_path), single.store)
+  assert list((tmp_path / "cohorts").iterdir()) == []
+
+
+def hold_lanes(most, patch):
+  """Stands in for devices whose memory holds that many lanes."""
+  advance = Cohort.advance
+
+  def limited(self, state, *rest):
+    if state.diverged_step.size > most:
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+    return advance(self, state, *rest)
+
+  patch(Cohort, "advance", limited)
+
+
+def test_out_of_memory_is_tried_again_in_smaller_programs(single, tmp_path, monkeypatch):
+  hold_lanes(1, monkeypatch.setattr)
+  trainer(Store(tmp_path), lanes_per_program=64).run(WANTED)
+  same_stages(Store(tmp_path), single.store)
+
+
+def test_a_lane_that_fits_in_no_memory_is_named_and_the_others_are_trained(single, tmp_path, monkeypatch):
+  advance = Cohort.advance
+
+  def small(self, state, lane, *rest):
+    if np.isclose(lane.learning_rate, OTHER.learning_rate).any():
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
+    return advance(self, state, lane, *rest)
+
+  monkeypatch.setattr(Cohort, "advance", small)
+  with pytest.raises(LanesFailed, match="finetune counter learning_rate=0.001 c_tr=1.0 seed=0$") as failed:
+    trainer(Store(tmp_path)).run(WANTED)
+  assert failed.value.stages == [OTHER]
+  store = Store(tmp_path)
+  assert not store.has(OTHER) and not store.has(STILL)
+  same_stages(store, single.store, [ROOT, FINETUNE, REFT])
+
+
+def test_another_error_of_the_device_is_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
+  def broken(*_):
+    raise jax.errors.JaxRuntimeError("INTERNAL: bad")
+
+  monkeypatch.setattr(Cohort, "advance", broken)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    trainer(Store(tmp_path)).run(WANTED)
 
 
 def test_two_processes_share_the_work_and_repeat_none(single, tmp_path):
@@ -249,7 +315,7 @@ def test_a_layout_is_chosen_once_kept_with_the_stages_and_used_by_the_next_run(t
   trainer(Store(tmp_path), layout=None).run([FINETUNE, OTHER])
   trainer(Store(tmp_path), layout=None).run(WANTED)
   ((layout, rates),) = chosen
-  assert layout in cohorts.candidate_layouts(2) and min(rates.values()) > 0
+  assert layout in cohorts.candidate_layouts(2, SETTINGS) and min(rates.values()) > 0
   for stage in ALL[1:]:
     facts = Store(tmp_path).facts(stage)
     assert facts["layout"] == vars(layout) and facts["lane_steps_per_second"] == rates

@@ -126,3 +126,12 @@ def test_weight_names_are_the_papers():
   assert pruning.weight_name("blocks_2/mlp/linear_2/bias", (2,), labels) == "B2 b_out[answer:3]"
   assert pruning.weight_name("blocks_0/mlp/linear_1/bias", (2,), labels) == "B0 b_in[2]"
   assert pruning.weight_name("pos_embed/embedding", (5, 0), labels) == "position[5,one]"
+
+
+def test_a_run_that_diverges_is_left_out_and_listed_and_the_command_ends_with_1(tmp_path):
+  flags = ("--config=configs/tab03_behaviour.py:smoke", "--config.tasks=('counter',)", f"--workdir={tmp_path}")
+  done = _command(*flags, "--config.finetune.learning_rates=(0.001,1e30)", "--config.seeds=(0,)")
+  assert done.returncode == 1 and "Traceback" not in done.stderr
+  listed = done.stderr.splitlines()[-1]
+  assert listed.startswith("error: diverged and left out: ") and "learning_rate=1e+30" in listed
+  assert "0.001" not in listed and "summary.md" in done.stdout

@@ -1,8 +1,9 @@
 """Cohorts: lanes that share shapes and step counts, run as one compiled program.
 
 A layout says how R lanes are laid over the hardware: `pmap` over `devices`, and on each device either
-one lane after another (`map`) or side by side (`vmap`). Within one layout a lane's numbers do not depend
-on what runs beside it; across layouts they agree to rounding.
+one lane after another (`map`) or side by side (`vmap`); or every lane on all devices, each with a part of the
+batch (`data`). Within one layout a lane's numbers do not depend on what runs beside it; across layouts they
+agree to rounding.
 """
 
 import dataclasses
@@ -16,14 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune_wrappers.tasks.task import TARGETS, Task
-from finetune_wrappers.training import step
+from finetune_wrappers.training import hosts, step
 from finetune_wrappers.training.optim import Recipe
-from finetune_wrappers.types import InputError, Params
+from finetune_wrappers.types import Params, require
 
 # A layout can gain a third; compiling it must cost less than a tenth of that.
 _WORTH_CALIBRATING = 30.0
 
 PRECISION = "highest"  # TF32 and bf16 break the counts of a compiled model
+
+INNER = ("map", "vmap", "data")
+_AXIS = "devices"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,18 +35,20 @@ class Layout:
   """How lanes are laid over devices.
 
   Attributes:
-    devices: number of devices, by pmap.
-    inner: `map` (one after another) or `vmap` (side by side) on each device.
+    devices: number of devices, by pmap; of several hosts, as many of each.
+    inner: `map` (one after another) or `vmap` (side by side) on each device, or `data`: one lane after another, on
+      all devices at once, which take equal parts of its batch and the mean of their gradients.
   """
 
   devices: int
   inner: str
 
   def __post_init__(self):
-    if self.inner not in ("map", "vmap"):
-      raise InputError(f"layout.inner: {self.inner!r} is not one of map, vmap")
-    if not 1 <= self.devices <= jax.local_device_count():
-      raise InputError(f"layout.devices: {self.devices} is not allowed; use 1 to {jax.local_device_count()}")
+    require(self.inner in INNER, "layout.inner", self.inner, ", ".join(INNER))
+    least, most = jax.process_count(), jax.device_count()
+    fine = least <= self.devices <= most and self.devices % least == 0
+    each = "" if least == 1 else f", a multiple of {least}, the hosts"
+    require(fine, "layout.devices", self.devices, f"{least} to {most}{each}")
 
 
 class Cohort:
@@ -59,12 +65,15 @@ class Cohort:
   """
 
   def __init__(self, model: Any, task: Task, settings: Recipe, layout: Layout):
+    if layout.inner == "data":
+      _require_divides(settings, layout.devices)
     self.layout = layout
     self.settings = settings
+    shard = (_AXIS, layout.devices) if layout.inner == "data" else None
     tests = step.test_sets(task, settings.eval_size)
 
     def advance_lane(state, lane, start, stop, since):
-      state, asked = step.train(model, task, settings, lane, state, start, stop), since >= 0
+      state, asked = step.train(model, task, settings, lane, state, start, stop, shard), since >= 0
       metrics = jax.lax.cond(
         asked,
         lambda params: step.evaluate(model, task, tests, params),
@@ -91,8 +100,8 @@ class Cohort:
 
     axes = (0,) * lanes + (None,) * scalars
     donated = (0,) if scalars else ()
-    devices = jax.local_devices()[: self.layout.devices]
-    return jax.pmap(on_device, in_axes=axes, donate_argnums=donated, devices=devices)
+    devices = hosts.devices(self.layout.devices)
+    return jax.pmap(on_device, _AXIS, in_axes=axes, donate_argnums=donated, devices=devices)
 
   def init(self, params: Sequence[Params], lane: step.Lane) -> step.LaneState:
     """States of R lanes from R parameter pytrees, laid out over the devices."""
@@ -120,22 +129,30 @@ class Cohort:
       return self._advance(state, lane, jnp.int32(start), jnp.int32(stop), jnp.int32(-1 if since is None else since))
 
   def lay_out(self, tree):
-    """[R, ...] to [devices, lanes a device, ...], padded with the last lane."""
+    """[R, ...] to [devices of this host, lanes a device, ...], padded with the last lane; `data`: all lanes on each."""
     devices = self.layout.devices
 
-    def pad(x):
+    def lay(x):
       x = np.asarray(x)
-      missing = -len(x) % devices
-      if missing:
-        x = np.concatenate([x, *[x[-1:]] * missing])
-      return x.reshape(devices, -1, *x.shape[1:])
+      if self.layout.inner == "data":
+        laid = np.broadcast_to(x, (devices, *x.shape))
+      else:
+        laid = np.concatenate([x, *[x[-1:]] * (-len(x) % devices)]).reshape(devices, -1, *x.shape[1:])
+      return hosts.own_part(laid)
 
-    return jax.tree.map(pad, tree)
+    return jax.tree.map(lay, tree)
 
   def gather(self, tree, lanes: int):
-    """The reverse of `lay_out`, on the host, padding dropped."""
-    host = jax.device_get(tree)
-    return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:lanes], host)
+    """The reverse of `lay_out`, on every host, padding dropped."""
+    if self.layout.inner == "data":
+      return jax.tree.map(lambda x: np.asarray(x)[0], jax.device_get(tree))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:lanes], hosts.from_all(tree))
+
+
+def _require_divides(settings: Recipe, devices: int) -> None:
+  parts = devices * settings.microbatches
+  allowed = f"a divisor of batch_size / microbatches ({settings.batch_size} / {settings.microbatches}) for inner = data"
+  require(settings.batch_size % parts == 0, "layout.devices", devices, allowed)
 
 
 def lane_arrays(lanes: Sequence[step.Lane]) -> step.Lane:
@@ -151,19 +168,22 @@ def lane_arrays(lanes: Sequence[step.Lane]) -> step.Lane:
   )
 
 
-def candidate_layouts(lanes: int) -> list[Layout]:
+def candidate_layouts(lanes: int, settings: Recipe) -> list[Layout]:
   """Layouts worth timing for that many lanes on the devices at hand."""
-  devices = min(jax.local_device_count(), lanes)
+  hosts_, most = jax.process_count(), jax.device_count()
+  devices = min(most, -(-lanes // hosts_) * hosts_)
   layouts = [Layout(devices, "map")]
   if lanes > devices:
     layouts.append(Layout(devices, "vmap"))
-  if devices > 1:
+  if devices > 1 and hosts_ == 1:
     layouts.append(Layout(1, "vmap"))
+  if 2 * lanes <= most and settings.batch_size % (most * settings.microbatches) == 0:
+    layouts.append(Layout(most, "data"))
   return layouts
 
 
 def calibrate(
-  make, params: Sequence[Params], lane: step.Lane, *, lane_steps: int, seconds: float = 1.0
+  make, params: Sequence[Params], lane: step.Lane, settings: Recipe, *, lane_steps: int, seconds: float = 1.0
 ) -> tuple[Layout, dict]:
   """Times candidate layouts for a moment each and returns the fastest.
 
@@ -174,6 +194,7 @@ def calibrate(
     make: Layout -> Cohort.
     params: R parameter pytrees.
     lane: R lanes.
+    settings: shared by all lanes.
     lane_steps: how many will be trained.
     seconds: time spent on each, compilation not counted.
 
@@ -181,7 +202,7 @@ def calibrate(
     (fastest layout, {"<devices>x<inner>": lane-steps per second}).
   """
   lanes = len(params)
-  layouts = candidate_layouts(lanes)
+  layouts = candidate_layouts(lanes, settings)
   rates = {}
   for layout in layouts:
     rates[layout], compile_seconds = _lane_steps_per_second(make(layout), params, lane, seconds)
@@ -197,9 +218,9 @@ def _lane_steps_per_second(cohort: Cohort, params, lane, seconds: float) -> tupl
   advance = functools.partial(_timed_advance, cohort, laid)
   state, compile_seconds = advance(cohort.init(params, lane), 1)
   state, once = advance(state, 1)
-  steps = max(1, min(500, int(seconds / max(once, 1e-4))))
+  steps = hosts.agree(lambda: max(1, min(500, int(seconds / max(once, 1e-4)))))
   _, elapsed = advance(state, steps)
-  return len(params) * steps / elapsed, compile_seconds
+  return tuple(hosts.agree(lambda: (len(params) * steps / elapsed, compile_seconds)))
 
 
 def _timed_advance(cohort: Cohort, laid, state, steps: int):

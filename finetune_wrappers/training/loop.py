@@ -1,8 +1,10 @@
 """Trains what is missing: stages in order of ancestry, lanes in cohorts, resumable at any moment."""
 
+import collections
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import time
@@ -10,20 +12,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of
-from finetune_wrappers.training.step import METRICS
+from finetune_wrappers.training import hosts
+from finetune_wrappers.training.checkpoints import Checkpoints
+from finetune_wrappers.training.cohort_run import CohortRun
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of
 from finetune_wrappers.training.store import Store
-from finetune_wrappers.types import InputError
+from finetune_wrappers.types import canonical_json
 
 CHECKPOINT_SECONDS = 60.0
-_PART_SECONDS = 5.0  # how long a part of a run takes, and so about how long it goes on when it is told to stop
 
 
 class Interrupted(Exception):
   """Training was told to stop, and saved what it had."""
+
+
+class LanesFailed(Exception):
+  """Some lanes could not be trained.
+
+  Attributes:
+    stages: which.
+  """
+
+  def __init__(self, stages: Sequence[TrainStage]):
+    self.stages = stages
+    lanes = "; ".join(stage.label for stage in stages)
+    super().__init__(f"memory of a device: too small for these lanes, each alone: {lanes}")
 
 
 class Trainer:
@@ -55,11 +70,15 @@ class Trainer:
     facts: dict[str, Any] | None = None,
   ):
     self._store = store
+    self._checkpoints = Checkpoints(store.root)
     self._build = build
     self._model_of = model_of
     self._layout = layout
     per_device = 1 if jax.default_backend() == "cpu" else 64
-    self._lanes_per_program = lanes_per_program or per_device * jax.local_device_count()
+    self._lanes_per_program = lanes_per_program or per_device * jax.device_count()
+    self._most: dict[str, int] = {}  # by program, after one ran out of memory
+    self._failed: dict[str, TrainStage] = {}
+    self._ahead: dict[str, int] = collections.defaultdict(int)  # lane-steps of each program that a run begins with
     self._progress = progress
     self._checkpoint_seconds = checkpoint_seconds
     self._stopping = stopping
@@ -68,122 +87,155 @@ class Trainer:
     self._done = self._total = 0
 
   def run(self, stages: Sequence[Stage]) -> None:
-    """Trains every stage and ancestor that the store does not have."""
+    """Trains every stage and ancestor that the store does not have.
+
+    Raises:
+      Interrupted: if `stopping` says so; what was done is kept.
+      LanesFailed: at the end, if some did not fit into memory; the others are trained.
+    """
     missing = missing_stages(self._store, stages)
-    self._done, self._total = 0, sum(s.settings.steps for s in missing if isinstance(s, TrainStage))
-    while missing:
-      if self._stopping():
-        raise Interrupted(f"stopped with {len(missing)} stages left")
-      ready = [s for s in missing if not isinstance(s, TrainStage) or self._store.has(s.parent)]
+    self._total = sum(_steps(stage) for stage in missing)
+    wanted = {stage.key: stage for stage in missing}
+    for stage in missing:
+      if isinstance(stage, TrainStage):
+        self._ahead[_identity(stage)] += _steps(stage)
+    while True:
+      with contextlib.ExitStack() as held:
+        stopped, keys = hosts.agree(lambda held=held: self._next(wanted, held))
+        if stopped:
+          raise Interrupted(stopped)
+        if not keys:
+          break
+        self._make([wanted[key] for key in keys])
+        hosts.wait()
+    if self._failed:
+      raise LanesFailed(list(self._failed.values()))
+
+  def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack) -> tuple[str, list[str]]:
+    """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held."""
+    while True:
+      left = [s for s in wanted.values() if not self._store.has(s) and not self._is_blocked(s)]
+      self._done = self._total - sum(map(_steps, left))
+      if left and self._stopping():
+        return f"stopped with {len(left)} stages left", []
+      ready = [s for s in left if not isinstance(s, TrainStage) or self._store.has(s.parent)]
       roots = [s for s in ready if not isinstance(s, TrainStage)]
-      if roots:
-        self._make_root(roots[0])
-      else:
-        self._train_group(_same_program([s for s in ready if isinstance(s, TrainStage)]))
-      missing = [s for s in missing if not self._store.has(s)]
+      group = roots[:1] or _same_program([s for s in ready if isinstance(s, TrainStage)])
+      if not group:
+        return "", []
+      free = [s.key for s in self._lock_some(group, held) if not self._store.has(s)]
+      if free:
+        return "", free
+
+  def _is_blocked(self, stage: Stage) -> bool:
+    return any(s.key in self._failed for s in ancestors(stage))
+
+  def _lock_some(self, group: Sequence[Stage], held: contextlib.ExitStack) -> Sequence[Stage]:
+    """At most a program's lanes that have come equally far, the farthest first; those no other process is at."""
+    far = self._checkpoints.steps()
+    size = self._lanes(group[0])
+    ordered = sorted(group, key=lambda stage: -far.get(stage.key, 0))
+    equal = [list(some) for _, some in itertools.groupby(ordered, lambda stage: far.get(stage.key, 0))]
+    programs = [some[i : i + size] for some in equal for i in range(0, len(some), size)]
+    for wait in (False, True):
+      for lanes in programs:
+        if held.enter_context(self._store.lock([lane.key for lane in lanes], wait=wait)):
+          return lanes
+    return []
+
+  def _lanes(self, stage: Stage) -> int:
+    """How many of its kind make a program."""
+    if not isinstance(stage, TrainStage):
+      return 1
+    return min(self._most.get(_identity(stage), self._lanes_per_program), self._lanes_per_program)
+
+  def _make(self, stages: Sequence[Stage]) -> None:
+    for root in [stage for stage in stages if not isinstance(stage, TrainStage)]:
+      return self._make_root(root)
+    lanes = [stage for stage in stages if isinstance(stage, TrainStage)]
+    kept = self._checkpoints.load([lane.key for lane in lanes])
+    position = kept.get(lanes[0].key, (0, None))[0]
+    lanes = [lane for lane in lanes if kept.get(lane.key, (0, None))[0] == position]  # a damaged one is behind
+    try:
+      return self._train(lanes, position, [kept[lane.key][1] for lane in lanes if position])
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      return self._make_room(lanes)
+
+  def _make_room(self, lanes: Sequence[TrainStage]) -> None:
+    """After a device ran out of memory: half as many lanes a program from now on, or one lane less to train."""
+    self._programs.clear()
+    if len(lanes) > 1:
+      self._most[_identity(lanes[0])] = len(lanes) // 2
+    else:
+      self._failed[lanes[0].key] = lanes[0]
 
   def _make_root(self, stage: RootStage) -> None:
     self._progress(self._done, self._total, stage.label)
-    with self._store.lock(stage.key):
-      if not self._store.has(stage):
-        arrays, facts = self._build(stage)
-        self._store.save(stage, arrays, {**facts, **self._provenance()})
+    if hosts.is_first():
+      arrays, facts = self._build(stage)
+      self._store.save(stage, arrays, {**facts, **self._provenance()})
 
   def _provenance(self) -> dict[str, Any]:
     return {**provenance(), **self._facts}
 
-  def _train_group(self, group: list[TrainStage]) -> None:
-    """All ready lanes of one program, a few at a time in an order that a restart repeats."""
-    size = self._lanes_per_program
-    lane_steps = sum(lane.settings.steps for lane in group)
-    for begin in range(0, len(group), size):
-      lanes = group[begin : begin + size]
-      key = hashlib.sha256(" ".join(lane.key for lane in lanes).encode()).hexdigest()[:16]
-      with self._store.lock(key):
-        if all(self._store.has(lane) for lane in lanes):
-          self._done += sum(lane.settings.steps for lane in lanes)
-        else:
-          self._train(lanes, key, lane_steps)
-
-  def _train(self, lanes: list[TrainStage], key: str, lane_steps: int) -> None:
+  def _train(self, lanes: Sequence[TrainStage], position: int, kept: Sequence[Any]) -> None:
+    """Trains lanes of one program that have come equally far, from what was kept of each."""
     stage = lanes[0]
     model = self._model_of(self._store.load(root_of(stage))[1])
     params = [self._store.load(lane.parent)[0]["params"] for lane in lanes]
     lane = cohorts.lane_arrays([stage.lane for stage in lanes])
-    kept = self._store.load_progress(key)
-    program, rates = self._program(model, stage, params, lane, lane_steps)
-    curves = self._advance_to_end(program, lanes, params, lane, key, kept)
+    program, rates = self._program(model, stage, params, lane)
+    run = CohortRun(program, [lane.key for lane in lanes], lane)
+    run.begin(params, position, kept)
+    self._done += position * len(lanes)
+    self._advance_to_end(run, lanes)
     facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **self._provenance()}
-    for index, done in enumerate(lanes):
-      arrays = {name: value[index] for name, value in curves.items() if name != "params"}
-      arrays["params"] = jax.tree.map(lambda x, i=index: x[i], curves["params"])
-      self._store.save(done, {**arrays, "steps": curves["steps"]}, facts)
-    self._store.drop_progress(key)
+    results = run.results()
+    if hosts.is_first():
+      for done, arrays in zip(lanes, results, strict=True):
+        own = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
+        self._store.save(done, arrays, {**facts, **own})
+      self._checkpoints.tidy(self._store.has_key)
 
-  def _advance_to_end(self, program, lanes, params, lane, key: str, kept) -> dict[str, Any]:
-    """Runs a cohort from its last checkpoint, or from nothing; returns parameters and curves by lane."""
-    settings, number = lanes[0].settings, len(lanes)
+  def _advance_to_end(self, run: CohortRun, lanes: Sequence[TrainStage]) -> None:
     kinds = "+".join(dict.fromkeys(lane.kind for lane in lanes))
-    laid = program.lay_out(lane)
-    state = program.init(params, lane)
-    curve: list[np.ndarray] = []
-    losses: list[np.ndarray] = []
-    position = 0
-    if kept:
-      position, arrays = kept
-      state = program.lay_out(_like(state, arrays["state"], program, number))
-      curve, losses = list(arrays["metrics"]), list(arrays["losses"])
-      self._done += position * number
-    saved, steps = time.monotonic(), 1  # the first part has one step: it compiles
-    while len(curve) < len(settings.eval_steps):
-      begun, stop = time.monotonic(), min(settings.eval_steps[len(curve)], position + steps)
-      asked = stop == settings.eval_steps[len(curve)]
-      since = settings.eval_steps[len(curve) - 1] if curve else 0
-      state, measured = program.advance(state, laid, position, stop, since if asked else None)
-      measured = program.gather(measured, number)
-      if asked:
-        curve.append(measured[0])
-        losses.append(measured[1])
-      steps = _next_part(steps, stop - position, time.monotonic() - begun)
-      self._done += (stop - position) * number
-      position = stop
-      self._progress(self._done, self._total, f"{kinds} {lanes[0].task.name}, {number} lanes")
-      told = self._stopping()
-      if (told or time.monotonic() - saved > self._checkpoint_seconds) and position < settings.steps:
-        host = program.gather(state, number)
-        curves = {"metrics": _stacked(curve, (number, len(METRICS))), "losses": _stacked(losses, (number,))}
-        self._store.save_progress(key, position, {"state": jax.tree.leaves(host), **curves})
+    steps = lanes[0].settings.steps
+    saved = time.monotonic()
+    for done in run.parts():
+      self._done += done * len(lanes)
+      self._progress(self._done, self._total, f"{kinds} {lanes[0].task.name}, {len(lanes)} lanes")
+      told, due = hosts.agree(lambda s=saved: (self._stopping(), time.monotonic() - s > self._checkpoint_seconds))
+      if (told or due) and run.position < steps:
+        arrays = run.checkpoint()
+        if hosts.is_first():
+          self._checkpoints.save(run.lanes, run.position, arrays)
         saved = time.monotonic()
-      if told and position < settings.steps:
-        raise Interrupted(f"stopped at step {position} of {settings.steps}")
-    final = program.gather(state, number)
-    return {
-      "params": final.params,
-      "diverged_step": final.diverged_step,
-      "metrics": np.stack(curve, axis=1),
-      "losses": np.stack(losses, axis=1),
-      "steps": np.array(settings.eval_steps),
-    }
+      if told and run.position < steps:
+        raise Interrupted(f"stopped at step {run.position} of {steps}")
 
-  def _program(self, model, stage: TrainStage, params, lane, lane_steps: int) -> tuple[cohorts.Cohort, dict]:
+  def _program(self, model, stage: TrainStage, params, lane) -> tuple[cohorts.Cohort, dict]:
     """The compiled program for these lanes.
 
     Its layout is chosen once and kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of
     a sweep, use the layout of more.
     """
-    identity = hashlib.sha256(repr((model, stage.program)).encode()).hexdigest()[:16]
+    identity = _identity(stage)
     rates = {}
     layout = self._layout
     if layout is None:
-      name = f"layout-{identity}-{jax.local_device_count()}x{jax.default_backend()}"
-      kept = self._store.recall(name)
+      name = f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
+      kept = hosts.agree(lambda: self._store.recall(name))
       if kept is None or kept["lanes"] < len(params):
         self._progress(self._done, self._total, "choosing a layout")
         layout, rates = cohorts.calibrate(
-          lambda x: self._cohort(model, stage, x, identity), params, lane, lane_steps=lane_steps
-        )
+          lambda x: self._cohort(model, stage, x, identity), params, lane, stage.settings,
+          lane_steps=self._ahead[identity],
+        )  # fmt: skip
         kept = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
-        self._store.remember(name, kept)
+        if hosts.is_first():
+          self._store.remember(name, kept)
       else:
         layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
     return self._cohort(model, stage, layout, identity), rates
@@ -194,6 +246,16 @@ class Trainer:
       task, settings = stage.program
       self._programs[cached] = cohorts.Cohort(model, task, settings, layout)
     return self._programs[cached]
+
+
+def _identity(stage: TrainStage) -> str:
+  """16 hexadecimal digits for all stages that one program can train."""
+  text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _steps(stage: Stage) -> int:
+  return stage.settings.steps if isinstance(stage, TrainStage) else 0
 
 
 def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:
@@ -222,27 +284,9 @@ def _processor() -> str:
   return platform.processor() or platform.machine()
 
 
-def _next_part(steps: int, done: int, seconds: float) -> int:
-  """Steps of the next part, grown step by step to what takes `_PART_SECONDS`."""
-  return max(1, min(4 * steps, int(_PART_SECONDS * max(done, 1) / max(seconds, 1e-3))))
-
-
-def _stacked(rows: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
-  """[E, ...], also for no rows."""
-  return np.stack(rows) if rows else np.zeros((0, *shape), np.float32)
-
-
 def _same_program(stages: list[TrainStage]) -> list[TrainStage]:
+  if not stages:
+    return []
   first = stages[0]
   shapes = root_of(first).architecture
   return [s for s in stages if s.program == first.program and root_of(s).architecture == shapes]
-
-
-def _like(state, leaves: Sequence[np.ndarray], program, number: int):
-  """Saved leaves in the structure of a fresh state."""
-  fresh = program.gather(state, number)
-  structure = jax.tree.structure(fresh)
-  shapes = [leaf.shape for leaf in jax.tree.leaves(fresh)]
-  if [leaf.shape for leaf in leaves] != shapes:
-    raise InputError("workdir: a cohort's checkpoint has other shapes; delete workdir/cohorts to start it again")
-  return structure.unflatten(leaves)

@@ -134,6 +134,11 @@ class TrainStage(_Keyed):
       raise InputError(f"seed: {self.seed} is not allowed; use 0 or more")
 
   @property
+  def label(self) -> str:
+    """What a message calls it."""
+    return f"{self.kind} {self.task.name} learning_rate={self.learning_rate} c_tr={self.c_tr} seed={self.seed}"
+
+  @property
   def program(self) -> tuple:
     """(task, settings): what lanes must have in common to run as one program; with it goes the model's shape.
 

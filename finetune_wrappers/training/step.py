@@ -62,18 +62,33 @@ def init_state(settings: optim.Recipe, params: Params, lane: Lane) -> LaneState:
   return LaneState(params, optim.direction(settings).init(params), zero, never)
 
 
-def train(model, task: Task, settings: optim.Recipe, lane: Lane, state, start, stop):
+def train(model, task: Task, settings: optim.Recipe, lane: Lane, state, start, stop, shard=None):
   """Steps start..stop-1 of one lane.
 
   A loop with traced bounds rather than a scan of fixed length, so that one compiled program serves every
   distance between evaluations.
+
+  Args:
+    model: Flax module with `answer_logits`.
+    task: where strings come from.
+    settings: shared by all lanes.
+    lane: what is this lane's own.
+    state: before step `start`.
+    start: first step.
+    stop: one past the last.
+    shard: None, or (name of a pmap's axis, its size): each of its devices draws the whole batch, which costs little,
+      and takes its part of it.
   """
   shape, optimizer = optim.schedule(settings), optim.direction(settings)
   key = jax.random.key(lane.stream)
 
   def step(i, state: LaneState) -> LaneState:
     tokens, labels = losses.training_data(task, settings, jax.random.fold_in(key, i + 1), lane)
+    if shard:
+      tokens, labels = _part(tokens, *shard), _part(labels, *shard)
     loss, grads = losses.loss_and_grads(model, task, settings, state.params, tokens, labels)
+    if shard:
+      loss, grads = jax.lax.pmean((loss, grads), shard[0])
     if isinstance(settings, optim.TrainSettings):
       grads = optim.trained_only(grads, settings.trained)
     direction, carried = optimizer.update(grads, state.optimizer, state.params)
@@ -87,6 +102,12 @@ def train(model, task: Task, settings: optim.Recipe, lane: Lane, state, start, s
   whole = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]))
   diverged_step = jnp.where((state.diverged_step < 0) & ~whole, stop, state.diverged_step)
   return state._replace(diverged_step=diverged_step)
+
+
+def _part(batch, axis: str, devices: int):
+  """This device's rows, [B, ...] to [B / devices, ...]."""
+  size = len(batch) // devices
+  return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(axis) * size, size)
 
 
 @functools.partial(jax.jit, static_argnames=("task", "size"))

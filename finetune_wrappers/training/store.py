@@ -1,11 +1,13 @@
-"""The stage store: finished stages and interrupted cohorts, on disk, by content.
+"""The stage store: finished stages, on disk, by content.
 
     workdir/stages/<key>/arrays/      Orbax: parameters and curves
     workdir/stages/<key>/stage.json   what the stage is, versions, checksum of the arrays
-    workdir/cohorts/<key>/<step>/     Orbax: a cohort's last checkpoint, gone when it is done
-    workdir/locks/<key>.lock          held while a cohort runs, so two processes do not train it twice
+    workdir/cohorts/                  see `checkpoints`
+    workdir/locks/<key>.lock          held while a stage is trained, so two processes do not train it twice
 
 A folder is written under another name and renamed when complete: it is there whole or not at all.
+The workdir may be any path that etils knows, such as `gs://bucket/runs`. Locks are the file system's: where it has
+none, one command at a time may use a workdir.
 """
 
 import contextlib
@@ -14,14 +16,13 @@ import fcntl
 import hashlib
 import json
 import os
-import pathlib
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from finetune_wrappers.training.stages import Stage, describe
@@ -39,7 +40,9 @@ class Store:
   """
 
   def __init__(self, workdir: str | os.PathLike):
-    self.root = pathlib.Path(workdir).absolute()
+    given = epath.Path(workdir)
+    self._is_local = "://" not in str(given)
+    self.root = given.absolute() if self._is_local else given
     with writing(self.root):
       for name in ("stages", "cohorts", "locks"):
         (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -49,7 +52,11 @@ class Store:
 
   def has(self, stage: Stage) -> bool:
     """Whether the stage is finished."""
-    return (self._folder(stage) / "stage.json").exists()
+    return self.has_key(stage.key)
+
+  def has_key(self, key: str) -> bool:
+    """Whether the stage of that key is finished."""
+    return (self.root / "stages" / key / "stage.json").exists()
 
   def save(self, stage: Stage, arrays: Any, facts: dict[str, Any]) -> None:
     """Publishes a finished stage; keeps the one that is there if another process was faster.
@@ -64,16 +71,16 @@ class Store:
     final = self._folder(stage)
     temporary = final.with_name(f".{final.name}-{os.getpid()}")
     with writing(self.root):
-      shutil.rmtree(temporary, ignore_errors=True)
+      remove(temporary)
       temporary.mkdir()
-      ocp.save(str(temporary / "arrays"), arrays)
+      ocp.save(temporary / "arrays", arrays)
       (temporary / "stage.json").write_text(json.dumps(record, indent=1, sort_keys=True))
       try:
         temporary.rename(final)
-      except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+      except OSError:
+        if not self.has(stage):
           raise
-        shutil.rmtree(temporary)
+        remove(temporary)
 
   def load(self, stage: Stage) -> tuple[Any, dict[str, Any]]:
     """(arrays, facts) of a finished stage.
@@ -84,7 +91,7 @@ class Store:
     folder = self._folder(stage)
     try:
       record = json.loads((folder / "stage.json").read_text())
-      arrays = jax.tree.map(np.asarray, ocp.load(str(folder / "arrays")))
+      arrays = jax.tree.map(np.asarray, ocp.load(folder / "arrays"))
       intact = record["stage"] == json.loads(json.dumps(describe(stage))) and record["checksum"] == checksum(arrays)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
       raise InputError(self._damaged(folder, type(error).__name__)) from error
@@ -108,48 +115,34 @@ class Store:
       raise InputError(self._damaged(folder, "contents do not match its description"))
     return facts
 
-  def _damaged(self, folder: pathlib.Path, why: str) -> str:
+  def _damaged(self, folder: epath.Path, why: str) -> str:
     return f"workdir: stage {folder} is truncated or foreign ({why}); delete that folder to train it again"
 
-  def _folder(self, stage: Stage) -> pathlib.Path:
+  def _folder(self, stage: Stage) -> epath.Path:
     return self.root / "stages" / stage.key
 
-  def save_progress(self, key: str, step: int, arrays: Any) -> None:
-    """Keeps an interrupted cohort's state; the checkpoint before it is removed afterwards."""
-    folder = self.root / "cohorts" / key
-    with writing(self.root):
-      folder.mkdir(exist_ok=True)
-      shutil.rmtree(folder / str(step), ignore_errors=True)
-      ocp.save(str(folder / str(step)), {"checksum": _as_array(checksum(arrays)), "arrays": arrays})
-      for other in folder.iterdir():
-        if other.name != str(step):
-          shutil.rmtree(other, ignore_errors=True)
-
-  def load_progress(self, key: str) -> tuple[int, Any] | None:
-    """(step, arrays) of the newest checkpoint that is whole, or None."""
-    folder = self.root / "cohorts" / key
-    steps = sorted((int(f.name) for f in folder.glob("*") if f.name.isdigit()), reverse=True)
-    for step in steps:
-      with contextlib.suppress(Exception):  # a half-written checkpoint: the one before it is used
-        kept = ocp.load(str(folder / str(step)))
-        arrays = jax.tree.map(np.asarray, kept["arrays"])
-        if np.array_equal(kept["checksum"], _as_array(checksum(arrays))):
-          return step, arrays
-    return None
-
-  def drop_progress(self, key: str) -> None:
-    """Removes a finished cohort's checkpoints."""
-    shutil.rmtree(self.root / "cohorts" / key, ignore_errors=True)
-
   @contextlib.contextmanager
-  def lock(self, key: str) -> Iterator[None]:
-    """Waits until no other process holds this key, and holds it. Freed by the system if we are killed."""
-    path = self.root / "locks" / f"{key}.lock"
-    with writing(self.root):
-      file = path.open("w")
-    with file:
-      fcntl.flock(file, fcntl.LOCK_EX)
-      yield
+  def lock(self, keys: Sequence[str], *, wait: bool = True) -> Iterator[bool]:
+    """Holds these keys against other processes; the system frees them if we are killed.
+
+    Args:
+      keys: of stages. All processes take them in the same order, so that none waits in a circle.
+      wait: until the others are done; otherwise nothing is held if one is taken.
+
+    Yields:
+      Whether they are held.
+    """
+    with contextlib.ExitStack() as held:
+      for key in sorted(keys) if self._is_local else ():
+        with writing(self.root):
+          file = held.enter_context((self.root / "locks" / f"{key}.lock").open("w"))
+        try:
+          fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+          held.close()
+          yield False
+          return
+      yield True
 
   def remember(self, name: str, value: Any) -> None:
     """Keeps a small JSON value, such as the layout that was fastest."""
@@ -175,19 +168,21 @@ def checksum(arrays: Any) -> str:
   return digest.hexdigest()
 
 
-def _as_array(hexadecimal: str) -> np.ndarray:
-  return np.frombuffer(bytes.fromhex(hexadecimal), np.uint8)
-
-
-def write_atomic(path: pathlib.Path, text: str) -> None:
+def write_atomic(path: epath.Path, text: str) -> None:
   """Writes a file whole or not at all."""
   temporary = path.with_name(f".{path.name}-{os.getpid()}")
   temporary.write_text(text)
-  os.replace(temporary, path)
+  temporary.replace(path)
+
+
+def remove(folder: epath.Path) -> None:
+  """Removes a folder and what is in it, if it is there."""
+  with contextlib.suppress(OSError):
+    folder.rmtree()
 
 
 @contextlib.contextmanager
-def writing(root: pathlib.Path) -> Iterator[None]:
+def writing(root: epath.Path) -> Iterator[None]:
   """Turns a disk that cannot be written, or is full, into one line."""
   try:
     yield

@@ -1,0 +1,102 @@
+"""Checkpoints of unfinished lanes, on disk.
+
+A lane goes on from its newest one, whatever ran beside it there:
+
+workdir/cohorts/<key>/lanes.json   which lanes, in the order of the arrays
+workdir/cohorts/<key>/<step>/      Orbax: arrays with one entry for each lane, and their checksum
+"""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from finetune_wrappers.training.store import checksum, remove, write_atomic, writing
+
+
+class Checkpoints:
+  """Reads and writes checkpoints below `workdir/cohorts`.
+
+  Args:
+    root: of the store.
+  """
+
+  def __init__(self, root):
+    self._root = root
+    self._folder = root / "cohorts"
+
+  def save(self, lanes: Sequence[str], step: int, arrays: Any) -> None:
+    """Keeps what these lanes have after `step` steps; their checkpoint before it is removed afterwards.
+
+    Args:
+      lanes: stage keys, R of them.
+      step: of all of them.
+      arrays: pytree of arrays [R, ...].
+
+    Raises:
+      InputError: if the disk is full or cannot be written.
+    """
+    folder = self._folder / hashlib.sha256(" ".join(lanes).encode()).hexdigest()[:16]
+    with writing(self._root):
+      folder.mkdir(exist_ok=True)
+      write_atomic(folder / "lanes.json", json.dumps(list(lanes)))
+      remove(folder / str(step))
+      ocp.save(folder / str(step), {"checksum": _checksum(lanes, arrays), "arrays": arrays})
+      for other in folder.iterdir():
+        if other.name not in (str(step), "lanes.json"):
+          remove(other)
+
+  def load(self, lanes: Sequence[str]) -> dict[str, tuple[int, Any]]:
+    """(step, arrays [...]) of the newest whole checkpoint of each of these lanes; a lane without one is left out."""
+    found: dict[str, tuple[int, Any]] = {}
+    for step, folder, members in self._newest_first():
+      wanted = [lane for lane in lanes if lane in members and lane not in found]
+      arrays = _read(folder / str(step), members) if wanted else None
+      for lane in wanted if arrays is not None else []:
+        place = members.index(lane)
+        found[lane] = step, jax.tree.map(lambda x, place=place: np.array(x[place]), arrays)
+    return found
+
+  def steps(self) -> dict[str, int]:
+    """How far each lane has come, by the names of folders: what one of them holds may turn out to be damaged."""
+    far: dict[str, int] = {}
+    for step, _, members in self._newest_first():
+      for lane in members:
+        far.setdefault(lane, step)
+    return far
+
+  def tidy(self, done: Callable[[str], bool]) -> None:
+    """Removes the checkpoints of which every lane is done."""
+    for _, folder, members in self._newest_first():
+      if all(map(done, members)):
+        remove(folder)
+
+  def _newest_first(self) -> list[tuple[int, Any, list[str]]]:
+    """(step, folder of its cohort, lanes) of everything there."""
+    found = []
+    for folder in self._folder.iterdir():
+      with contextlib.suppress(OSError, ValueError, TypeError):  # foreign, or removed meanwhile
+        members = [str(lane) for lane in json.loads((folder / "lanes.json").read_text())]
+        found += [(int(path.name), folder, members) for path in folder.iterdir() if path.name.isdigit()]
+    return sorted(found, key=lambda entry: (-entry[0], str(entry[1])))
+
+
+def _read(folder, lanes: Sequence[str]) -> Any:
+  """Its arrays, or None if they are not whole."""
+  with contextlib.suppress(Exception):  # Orbax and TensorStore raise many kinds for a half-written checkpoint
+    kept = ocp.load(folder)
+    arrays = jax.tree.map(np.asarray, kept["arrays"])
+    if np.array_equal(kept["checksum"], _checksum(lanes, arrays)):
+      return arrays
+  return None
+
+
+def _checksum(lanes: Sequence[str], arrays: Any) -> np.ndarray:
+  """SHA-256 of the lanes' names and all arrays, as bytes."""
+  text = " ".join([checksum(arrays), *lanes])
+  return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
