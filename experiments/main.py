@@ -10,6 +10,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import cluster
 from experiments.stopping import Stopping
 from finetune_wrappers.types import InputError
 
@@ -27,13 +28,15 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where models and results are 
 
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
-    raise InputError(f"{argv[1]!r} is not a flag; flags are --config=FILE:PRESET and --workdir=DIR")
+    raise InputError(f"{argv[1]!r} is not a flag; flags are --config=FILE:PRESET, --workdir=DIR and those of --help")
   if _CONFIG.value is None:
     raise InputError("config: missing; use --config=configs/<name>.py:<preset>, as configs/quickstart.py:quick")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
+  cluster.join()
   # Imported here, so that --help does not wait for JAX.
   from experiments import runner
+  from finetune_wrappers.training import hosts
 
   with Stopping() as stopping:
     try:
@@ -44,6 +47,8 @@ def main(argv: list[str]) -> None:
     except runner.LanesFailed as error:
       print(f"error: {error}; the others are trained and kept", file=sys.stderr)
       sys.exit(_SOME_FAILED)
+  if not hosts.is_first():
+    return
   print(short)
   for name in sorted(os.listdir(folder)):
     print(os.path.join(folder, name))

@@ -21,6 +21,7 @@ from experiments.plan import Plan
 from experiments.progress import Progress
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
+from finetune_wrappers.training import hosts
 from finetune_wrappers.training.cohort import Layout
 from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer, provenance
 from finetune_wrappers.training.store import Store, writing
@@ -55,8 +56,10 @@ def use_all_cores() -> None:
   """One simulated CPU device a core, so that lanes run side by side.
 
   JAX takes this only before its backend starts; later, as when a notebook has used JAX already, the devices
-  that are there are used.
+  that are there are used. JAX_NUM_CPU_DEVICES overrides it.
   """
+  if "JAX_NUM_CPU_DEVICES" in os.environ:
+    return
   try:
     jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
   except RuntimeError:
@@ -69,10 +72,12 @@ def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tupl
   measures = [_module("measures", name) for name in config.measures]
   _module("reports", config.report)  # before anything is trained for it
   stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
+  folder = store.root / config.name
   with Progress() as progress:
     _trainer(config, plans[0], store, progress, stopping).run(stages)
     measured = _measure(config, plans, measures, store, progress, stopping)
-  folder = pathlib.Path(workdir) / config.name
+  if not hosts.is_first():
+    return folder, ""
   facts = _facts(config, store, stages)
   with writing(folder):
     write_rows(folder / "rows.jsonl", measured.rows)
@@ -146,7 +151,7 @@ def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progre
 
 def _on_load(show, numbers, stopping) -> None:
   """A model's measurement begins as it is loaded; a measure may load one twice."""
-  if stopping():
+  if hosts.agree(stopping):
     raise Interrupted("stopped while measuring; every model is trained")
   show(next(numbers, None))
 

@@ -16,7 +16,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from finetune_wrappers.training.store import checksum, remove, write_atomic, writing
+from finetune_wrappers.training import hosts
+from finetune_wrappers.training.store import checksum, load_arrays, remove, write_atomic, writing
 
 
 class Checkpoints:
@@ -33,6 +34,8 @@ class Checkpoints:
   def save(self, lanes: Sequence[str], step: int, arrays: Any) -> None:
     """Keeps what these lanes have after `step` steps; their checkpoint before it is removed afterwards.
 
+    Several hosts call this together.
+
     Args:
       lanes: stage keys, R of them.
       step: of all of them.
@@ -43,13 +46,16 @@ class Checkpoints:
     """
     folder = self._folder / hashlib.sha256(" ".join(lanes).encode()).hexdigest()[:16]
     with writing(self._root):
-      folder.mkdir(exist_ok=True)
-      write_atomic(folder / "lanes.json", json.dumps(list(lanes)))
-      remove(folder / str(step))
+      if hosts.is_first():
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / "lanes.json", json.dumps(list(lanes)))
+        remove(folder / str(step))
+      hosts.wait()
       ocp.save(folder / str(step), {"checksum": _checksum(lanes, arrays), "arrays": arrays})
-      for other in folder.iterdir():
+      for other in folder.iterdir() if hosts.is_first() else ():
         if other.name not in (str(step), "lanes.json"):
           remove(other)
+      hosts.wait()
 
   def load(self, lanes: Sequence[str]) -> dict[str, tuple[int, Any]]:
     """(step, arrays [...]) of the newest whole checkpoint of each of these lanes; a lane without one is left out."""
@@ -72,7 +78,7 @@ class Checkpoints:
 
   def tidy(self, done: Callable[[str], bool]) -> None:
     """Removes the checkpoints of which every lane is done."""
-    for _, folder, members in self._newest_first():
+    for _, folder, members in self._newest_first() if hosts.is_first() else ():
       if all(map(done, members)):
         remove(folder)
 
@@ -89,10 +95,9 @@ class Checkpoints:
 def _read(folder, lanes: Sequence[str]) -> Any:
   """Its arrays, or None if they are not whole."""
   with contextlib.suppress(Exception):  # Orbax and TensorStore raise many kinds for a half-written checkpoint
-    kept = ocp.load(folder)
-    arrays = jax.tree.map(np.asarray, kept["arrays"])
-    if np.array_equal(kept["checksum"], _checksum(lanes, arrays)):
-      return arrays
+    kept = load_arrays(folder)
+    if np.array_equal(kept["checksum"], _checksum(lanes, kept["arrays"])):
+      return kept["arrays"]
   return None
 
 

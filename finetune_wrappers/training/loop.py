@@ -173,9 +173,8 @@ class Trainer:
 
   def _make_root(self, stage: RootStage) -> None:
     self._progress(self._done, self._total, stage.label)
-    if hosts.is_first():
-      arrays, facts = self._build(stage)
-      self._store.save(stage, arrays, {**facts, **self._provenance()})
+    arrays, facts = self._build(stage)
+    self._store.save(stage, arrays, {**facts, **self._provenance()})
 
   def _provenance(self) -> dict[str, Any]:
     return {**provenance(), **self._facts}
@@ -192,12 +191,10 @@ class Trainer:
     self._done += position * len(lanes)
     self._advance_to_end(run, lanes)
     facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **self._provenance()}
-    results = run.results()
-    if hosts.is_first():
-      for done, arrays in zip(lanes, results, strict=True):
-        own = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
-        self._store.save(done, arrays, {**facts, **own})
-      self._checkpoints.tidy(self._store.has_key)
+    for done, arrays in zip(lanes, run.results(), strict=True):
+      own = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
+      self._store.save(done, arrays, {**facts, **own})
+    self._checkpoints.tidy(self._store.has_key)
 
   def _advance_to_end(self, run: CohortRun, lanes: Sequence[TrainStage]) -> None:
     kinds = "+".join(dict.fromkeys(lane.kind for lane in lanes))
@@ -208,9 +205,7 @@ class Trainer:
       self._progress(self._done, self._total, f"{kinds} {lanes[0].task.name}, {len(lanes)} lanes")
       told, due = hosts.agree(lambda s=saved: (self._stopping(), time.monotonic() - s > self._checkpoint_seconds))
       if (told or due) and run.position < steps:
-        arrays = run.checkpoint()
-        if hosts.is_first():
-          self._checkpoints.save(run.lanes, run.position, arrays)
+        self._checkpoints.save(run.lanes, run.position, run.checkpoint())
         saved = time.monotonic()
       if told and run.position < steps:
         raise Interrupted(f"stopped at step {run.position} of {steps}")

@@ -25,6 +25,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError
 
@@ -61,6 +62,8 @@ class Store:
   def save(self, stage: Stage, arrays: Any, facts: dict[str, Any]) -> None:
     """Publishes a finished stage; keeps the one that is there if another process was faster.
 
+    Several hosts call this together.
+
     Args:
       stage: its description.
       arrays: pytree of NumPy or JAX arrays.
@@ -69,18 +72,25 @@ class Store:
     arrays = jax.tree.map(np.asarray, arrays)
     record = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
     final = self._folder(stage)
-    temporary = final.with_name(f".{final.name}-{os.getpid()}")
+    temporary = final.with_name(f".{final.name}-{hosts.agree(os.getpid)}")
     with writing(self.root):
-      remove(temporary)
-      temporary.mkdir()
-      ocp.save(temporary / "arrays", arrays)
-      (temporary / "stage.json").write_text(json.dumps(record, indent=1, sort_keys=True))
-      try:
-        temporary.rename(final)
-      except OSError:
-        if not self.has(stage):
-          raise
+      if hosts.is_first():
         remove(temporary)
+        temporary.mkdir()
+      hosts.wait()
+      ocp.save(temporary / "arrays", arrays)
+      if hosts.is_first():
+        self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True))
+      hosts.wait()
+
+  def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
+    (temporary / "stage.json").write_text(record)
+    try:
+      temporary.rename(self._folder(stage))
+    except OSError:
+      if not self.has(stage):
+        raise
+      remove(temporary)
 
   def load(self, stage: Stage) -> tuple[Any, dict[str, Any]]:
     """(arrays, facts) of a finished stage.
@@ -91,7 +101,7 @@ class Store:
     folder = self._folder(stage)
     try:
       record = json.loads((folder / "stage.json").read_text())
-      arrays = jax.tree.map(np.asarray, ocp.load(folder / "arrays"))
+      arrays = load_arrays(folder / "arrays")
       intact = record["stage"] == json.loads(json.dumps(describe(stage))) and record["checksum"] == checksum(arrays)
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
       raise InputError(self._damaged(folder, type(error).__name__)) from error
@@ -156,6 +166,11 @@ class Store:
     with contextlib.suppress(OSError, json.JSONDecodeError):
       return json.loads(path.read_text())
     return None
+
+
+def load_arrays(folder: epath.Path) -> Any:
+  """Reads a pytree of NumPy arrays with Orbax; of several hosts, by all of them together."""
+  return jax.tree.map(np.asarray, ocp.load(folder))
 
 
 def checksum(arrays: Any) -> str:
