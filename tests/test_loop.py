@@ -68,7 +68,8 @@ def build(stage):
 
 
 def trainer(store, **options):
-  given = {"layout": Layout(1, "map"), "lanes_per_program": 2, "checkpoint_seconds": 0.0, **options}
+  given = {"lanes_per_program": 2, "checkpoint_seconds": 0.0, **options}
+  given["layout"] = options["layout"] if "layout" in options else Layout(1, "map")
   return Trainer(store, build=build, model_of=tracr_stage.restore, **given)
 
 

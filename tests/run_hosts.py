@@ -1,0 +1,34 @@
+"""Trains test_loop's stages as one of several hosts on loopback; run by test_hosts.py.
+
+Arguments: workdir, number of hosts, which of them this is, port, devices of each, inner of the layout.
+"""
+
+import json
+import sys
+
+import jax
+
+
+def main(workdir, number, place, port, devices, inner):
+  jax.config.update("jax_num_cpu_devices", devices)
+  if number > 1:
+    jax.distributed.initialize(f"127.0.0.1:{port}", number, place)
+  import test_loop
+
+  from finetune_wrappers.training import hosts
+  from finetune_wrappers.training.cohort import Layout
+  from finetune_wrappers.training.loop import Interrupted
+  from finetune_wrappers.training.store import Store
+
+  layout = Layout(number * devices, inner)
+  left = iter([False] * 4)
+  try:  # told to stop on the way: what is kept is everybody's
+    test_loop.trainer(Store(workdir), layout=layout, stopping=lambda: next(left, True)).run(test_loop.WANTED)
+  except Interrupted as error:
+    print(error)
+  test_loop.trainer(Store(workdir), layout=layout).run(test_loop.WANTED)
+  print(json.dumps(hosts.agree(lambda: {"decided by": place})))
+
+
+if __name__ == "__main__":
+  main(sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6])
