@@ -26,6 +26,9 @@ from finetune_wrappers.training.cohort import Layout
 from finetune_wrappers.training.loop import Interrupted, Trainer, provenance
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.training.store import Store, writing
+from finetune_wrappers.types import InputError
+
+_SMALLER = "smaller values of batch_size, eval_size, lanes_per_program or of the model's sizes"
 
 
 def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[pathlib.Path, str]:
@@ -44,7 +47,12 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
     Interrupted: if `stopping` says so; likewise.
   """
   use_all_cores()
-  return _run(config, workdir, stopping)
+  try:
+    return _run(config, workdir, stopping)
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+      raise InputError(f"memory: too little for this config; use {_SMALLER}") from error
+    raise
 
 
 @dataclasses.dataclass(frozen=True)

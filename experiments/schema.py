@@ -3,6 +3,7 @@
 What hangs on several keys at once is checked where they meet: `experiments.plan`, the settings, the measures.
 """
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from finetune_wrappers.models.tracr_compile import READINGS
 from finetune_wrappers.tasks import pcfg_tasks, tracr_tasks
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training.optim import TRAINED
-from finetune_wrappers.types import InputError
+from finetune_wrappers.types import InputError, require
 
 _INT32 = 2**31 - 1  # steps are counted in int32 on the device
 _UINT32 = 2**32 - 1  # JAX keeps no more bits of a seed
@@ -63,12 +64,27 @@ REPORTS = {
     "revival": ("behaviour", "data"),
   },
 }
-_OF_REFT = ("quickstart", "revival")
+_ONE = Rule("a tuple of one value", lambda values: len(values) == 1)
+_PLAIN = Rule("('ft',)", lambda values: values == ("ft",))
+_TRUE = Rule("True", bool)
+# What a report cannot tell apart, or cannot do without.
+_LIMITS = {
+  **{name: {"finetune.targets": _PLAIN} for name in ("behaviour", "maps", "readings")},
+  **{name: {"finetune.targets": _PLAIN} for name in ("jailbreaks", "mixing", "pcfg_behaviour", "pcfg_curves")},
+  "revival": {"reft.measure": _TRUE},
+  "quickstart": {
+    "tasks": Rule("('counter',)", lambda values: values == ("counter",)),
+    "finetune.targets": _PLAIN,
+    "finetune.c_trs": Rule("a tuple with 1.0", lambda values: 1 in values),
+    "reft.measure": _TRUE,
+    **{key: _ONE for key in ("finetune.learning_rates", "reft.learning_rates", "pruning.units", "pruning.scopes")},
+  },
+}
 
 _FINETUNE = {
   "learning_rates": Many(_ABOVE_0),
   "c_trs": Many(_SHARE),
-  "targets": Many(one_of(*TARGETS)),
+  "targets": Many(one_of(*(target for target in TARGETS if target != "pt"))),  # pt is reFT's
   "curves": FLAG,
 }
 _REFT = {"measure": FLAG, "c_tr": _SHARE, "threshold": _SHARE_ABOVE_0, "learning_rates": Many(_ABOVE_0)}
@@ -207,8 +223,9 @@ def check(config: ConfigDict) -> None:
   lacking = [name for name in needed if name not in config.measures]
   if lacking:
     raise InputError(f"measures: report {config.report!r} reads rows of {', '.join(needed)}; add {', '.join(lacking)}")
-  if config.report in _OF_REFT and not config.reft.measure:
-    raise InputError(f"reft.measure: False is not allowed; use True, since report {config.report!r} is about reFT")
+  for field, rule in _LIMITS.get(config.report, {}).items():
+    value: Any = functools.reduce(getattr, field.split("."), config)
+    require(rule.fits(value), field, value, f"{rule.allowed}, as report {config.report!r} needs")
 
 
 def setting_of(config: ConfigDict) -> str:

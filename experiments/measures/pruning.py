@@ -35,7 +35,20 @@ def stages(plan) -> list[Stage]:
     require(not config.single_weights, "pruning.single_weights", config.single_weights, "0 for learned weights")
   if config.single_weights and not (1 in config.ks and "weight" in config.units):
     raise InputError("pruning.single_weights: needs ks with 1 and units with weight, for the random weight beside them")
+  if config.single_weights or config.histogram_ks:
+    _check_one_model(plan.config)
   return list(plan.finetunes())
+
+
+def _check_one_model(config) -> None:
+  """What is shown of single weights and classes tells models apart by learning rate and C_Tr only."""
+  keys = ["finetune.targets"] + (
+    ["finetune.priors", "finetune.mixes", "pretrain.steps"] if "pretrain" in config else []
+  )
+  for key in keys:
+    section, name = key.split(".")
+    values = config[section][name]
+    require(len(values) == 1, key, values, "one value with pruning.single_weights or pruning.histogram_ks")
 
 
 def _check_scope(plan, scope: str) -> None:

@@ -27,7 +27,7 @@ def measure(models: Models) -> Measured:
   for name, variant in variants(models.plan):
     for stage in variant.finetunes():
       trained = models.load(stage)
-      for index in (0, len(trained.steps) - 1):
+      for index in sorted({0, len(trained.steps) - 1}):
         at = int(trained.steps[index])
         diverged = 0 <= trained.diverged_step <= at
         for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
