@@ -6,9 +6,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import plan as planning
+from experiments import schema
+from experiments.rules import one_of
 from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
-from finetune_wrappers.tasks.pcfg_tasks import TASKS, PCFGTask
+from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.training.optim import AdamWSettings
 from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TextStage
@@ -33,18 +35,22 @@ class PCFGPlan:
     """Text and pretraining tasks, from their settings in the config."""
     values = self.config.text.to_dict()
     rules = values.pop("rules")
-    return PCFGText(grammar=parse(rules) if rules else PAPER_GRAMMAR, **values)
+    with planning.within("text"):
+      return PCFGText(grammar=parse(rules) if rules else PAPER_GRAMMAR, **values)
 
   @property
   def task(self) -> PCFGTask:
     """The fine-tuning task."""
-    return PCFGTask(self.text, self.task_name, **self.config[self.task_name].to_dict())
+    text = self.text
+    with planning.within(self.task_name):
+      return PCFGTask(text, self.task_name, **self.config[self.task_name].to_dict())
 
   def init(self, seed: int) -> InitStage:
     """The network before any training."""
     text = self.text
-    shape = gpt.GPTConfig(vocab_size=len(text.symbols), length=text.prompt_length + 1, **self.config.model.to_dict())
-    return InitStage(shape, int(seed))
+    sizes = {"vocab_size": len(text.symbols), "length": text.prompt_length + 1}
+    with planning.within("model"):
+      return InitStage(gpt.GPTConfig(**sizes, **self.config.model.to_dict()), int(seed))
 
   def pretrained(self, prior: str, seed: int, steps: int) -> TextStage:
     """The network after `steps` iterations of pretraining; answers for Counting are what its curves show."""
@@ -146,51 +152,54 @@ class PCFGPlan:
     return next(name for name in self.config.priors if self._prior(name) == prior)
 
   def _finetuning(self, mixed: bool) -> AdamWSettings:
-    return planning.settings_from(AdamWSettings, self.config.training, mixed=mixed)
+    with planning.within("training"):
+      return planning.settings_from(AdamWSettings, self.config.training, mixed=mixed)
 
   def _pretraining(self, steps: int) -> AdamWSettings:
     section = self.config.pretrain.copy_and_resolve_references()
     own = ("steps", "learning_rate", "control_prior", "warmup_fraction", "eval_fractions")
     warmup, fractions = section.warmup_fraction, section.eval_fractions
     shared = ConfigDict({name: value for name, value in section.items() if name not in own})
-    return planning.settings_from(
-      AdamWSettings,
-      shared,
-      steps=int(steps),
-      warmup_steps=int(warmup * steps),
-      eval_steps=sorted({round(fraction * steps) for fraction in fractions}),
-      loss_positions="text",
-      mixed=False,
-    )
+    with planning.within("pretrain"):
+      return planning.settings_from(
+        AdamWSettings,
+        shared,
+        steps=int(steps),
+        warmup_steps=int(warmup * steps),
+        eval_steps=sorted({round(fraction * steps) for fraction in fractions}),
+        loss_positions="text",
+        mixed=False,
+      )
 
 
 def plans(config: ConfigDict) -> list[PCFGPlan]:
   """A plan for each task of the config.
 
   Raises:
-    InputError: for a task that does not exist, or an empty sweep.
+    InputError: for a key that holds what it cannot, or priors that do not fit each other.
   """
-  planning.check_sweep(config, TASKS)
-  for field in ("finetune.priors", "finetune.mixes", "pretrain.steps"):
-    planning.require_some(config, field)
+  schema.check(config)
+  planning.check_reft(config)
+  fractions = config.pretrain.eval_fractions
+  ends = fractions[-1] == 1 and fractions == tuple(sorted(fractions))
+  require(ends, "pretrain.eval_fractions", fractions, "rising shares, the last 1")
   found = [PCFGPlan(config, name) for name in config.tasks]
   _check_priors(config, len(found[0].text.grammar.terminals))
   return found
 
 
 def _check_priors(config: ConfigDict, operands: int) -> None:
-  """Raises InputError for a prior that is none, or a control that would meet O_PT."""
-  control = config.pretrain.control_prior
-  named = {"pretrain.control_prior": [control], "finetune.priors": config.finetune.priors}
-  for field, names in named.items():
-    for name in names:
-      if name not in config.priors:
-        raise InputError(f"{field}: {name!r} is not one of {', '.join(config.priors)}")
-      shares = planning.numbers(f"priors.{name}", config.priors[name])
-      fine = len(shares) == operands and all(0 <= s <= 1 for s in shares) and abs(sum(shares) - 1) < 1e-6
-      require(fine, f"priors.{name}", shares, f"{operands} shares from 0 to 1 that sum to 1, one for each operand")
-  require(
-    config.priors[control][0] == 0, f"priors.{control}", config.priors[control], "no share of O_PT for the control"
-  )
+  """Raises InputError for a prior that is none, or is another's twin, or a control that would meet O_PT."""
+  control, names = config.pretrain.control_prior, {}
+  for name, shares in config.priors.items():
+    fine = len(shares) == operands and abs(sum(shares) - 1) < 1e-6
+    require(fine, f"priors.{name}", shares, f"{operands} shares that sum to 1, one for each operand")
+    twin = names.setdefault(shares, name)  # rows name a prior by its shares
+    require(twin == name, f"priors.{name}", shares, f"other shares than those of {twin!r}")
+  one_of(*config.priors).check("pretrain.control_prior", control)
+  for name in config.finetune.priors:
+    one_of(*config.priors).check("finetune.priors", name)
+  shares = config.priors[control]
+  require(shares[0] == 0, f"priors.{control}", shares, "no share of O_PT for the control (pretrain.control_prior)")
   if control in config.finetune.priors:
     raise InputError(f"finetune.priors: {control!r} never had O_PT; it is the control (pretrain.control_prior)")

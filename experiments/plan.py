@@ -1,8 +1,7 @@
-"""From a config to the stages it needs. Everything a user can get wrong in a config is found here."""
+"""From a config to the stages it needs."""
 
-import functools
-import math
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ml_collections import ConfigDict
@@ -61,6 +60,15 @@ class Plan(Protocol):
     ...
 
 
+@contextlib.contextmanager
+def within(section: str) -> Iterator[None]:
+  """Errors of what is made from a section of the config, with the section before the key that they name."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(f"{section}.{error}") from error
+
+
 def settings_from(kind: type, section: ConfigDict, **more: Any) -> Any:
   """Training settings of that kind from a config's section.
 
@@ -85,44 +93,10 @@ def finetuning_values(stage: TrainStage) -> dict[str, Any]:
   return reft
 
 
-def check_sweep(config: ConfigDict, tasks: Sequence[str]) -> None:
-  """Raises InputError for a task that does not exist, or a sweep that is empty, is none, or has a value twice."""
-  for field in ("tasks", "seeds", "finetune.learning_rates", "finetune.c_trs", "finetune.targets"):
-    require_some(config, field)
-  for field in ("seeds", "finetune.learning_rates", "finetune.c_trs", "reft.learning_rates"):
-    numbers(field, _value(config, field))
+def check_reft(config: ConfigDict) -> None:
+  """Raises InputError if reverse fine-tuning is asked for and no rate of it is below the fine-tuning's."""
   if config.reft.measure:
-    require_some(config, "reft.learning_rates")
     most = max(config.finetune.learning_rates)
     fine = min(config.reft.learning_rates) < most
-    require(fine, "reft.learning_rates", tuple(config.reft.learning_rates), f"one below the fine-tuning's, {most}")
-    require(0 < config.reft.threshold <= 1, "reft.threshold", config.reft.threshold, "above 0, at most 1")
-  for name in config.tasks:
-    if name not in tasks:
-      raise InputError(f"tasks: {name!r} is not one of {', '.join(sorted(tasks))}")
-
-
-def numbers(field: str, values: Sequence[Any]) -> tuple[float, ...]:
-  """Those values as numbers.
-
-  Raises:
-    InputError: for one that is none.
-  """
-  try:
-    found = tuple(float(value) for value in values)
-  except (TypeError, ValueError):
-    found = (math.nan,)
-  require(all(map(math.isfinite, found)), field, values, "numbers")
-  return found
-
-
-def require_some(config: ConfigDict, field: str) -> None:
-  """Raises InputError if that key of the config is empty, or has a value twice, which would count as two runs."""
-  values = _value(config, field)
-  if not values:
-    raise InputError(f"{field}: empty; give at least one")
-  require(len(set(values)) == len(values), field, tuple(values), "each value once")
-
-
-def _value(config: ConfigDict, field: str) -> Any:
-  return functools.reduce(getattr, field.split("."), config)
+    allowed = f"one below the largest of finetune.learning_rates, {most}"
+    require(fine, "reft.learning_rates", config.reft.learning_rates, allowed)

@@ -1,12 +1,12 @@
 """Runs a config: trains what it needs and is missing, measures, writes rows, reports."""
 
+import dataclasses
 import functools
 import importlib
 import io
 import json
 import os
 import pathlib
-import pkgutil
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import schema
 from experiments.measures import Measured
 from experiments.models import Models
 from experiments.plan import Plan
@@ -24,11 +25,12 @@ from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.cohort import Layout
 from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer, provenance
+from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.training.store import Store, writing
 from finetune_wrappers.types import InputError
 
-SETTINGS = ("tracr", "pcfg")
-__all__ = ["Interrupted", "LanesFailed", "diverged", "report", "run", "use_all_cores"]
+__all__ = ["Interrupted", "LanesFailed", "diverged", "plan_of", "report", "run", "use_all_cores"]
+_SMALLER = "smaller values of batch_size, eval_size, lanes_per_program or of the model's sizes"
 
 
 def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[pathlib.Path, str]:
@@ -46,10 +48,43 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
     InputError: for anything the user can mend; what was trained until then is kept.
     Interrupted: if `stopping` says so; likewise.
   """
-  if config.setting not in SETTINGS:
-    raise InputError(f"setting: {config.setting!r} is not one of {', '.join(SETTINGS)}")
   use_all_cores()
-  return _run(config, workdir, stopping)
+  try:
+    return _run(config, workdir, stopping)
+  except (MemoryError, jax.errors.JaxRuntimeError) as error:
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+      raise InputError(f"memory: too little for this config; use {_SMALLER}") from error
+    raise
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """What a config asks for.
+
+  Attributes:
+    plans: one a task.
+    measures: modules of `experiments.measures`, in the config's order.
+    stages: what they need trained, every one of them anew.
+    layout: of lanes over devices; None where it is chosen by calibration.
+  """
+
+  plans: list[Plan]
+  measures: list[Any]
+  stages: list[Stage]
+  layout: Layout | None
+
+
+def plan_of(config: ConfigDict) -> Planned:
+  """Everything that can be wrong about a config is found here: nothing is compiled, read or written.
+
+  Raises:
+    InputError: one line that names the key and what it may be.
+  """
+  plans = importlib.import_module(f"experiments.{schema.setting_of(config)}").plans(config)
+  measures = [importlib.import_module(f"experiments.measures.{name}") for name in config.measures]
+  stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
+  layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
+  return Planned(plans, measures, stages, layout)
 
 
 def use_all_cores() -> None:
@@ -67,33 +102,20 @@ def use_all_cores() -> None:
 
 
 def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tuple[pathlib.Path, str]:
-  plans = importlib.import_module(f"experiments.{config.setting}").plans(config)
-  store = Store(workdir)
-  measures = [_module("measures", name) for name in config.measures]
-  _module("reports", config.report)  # before anything is trained for it
-  stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
+  planned, store = plan_of(config), Store(workdir)
   folder = store.root / config.name
   with Progress() as progress:
-    _trainer(config, plans[0], store, progress, stopping).run(stages)
-    measured = _measure(config, plans, measures, store, progress, stopping)
+    _trainer(config, planned, store, progress, stopping).run(planned.stages)
+    measured = _measure(config, planned, store, progress, stopping)
   if not hosts.is_first():
     return folder, ""
-  facts = _facts(config, store, stages)
+  facts = _facts(config, store, planned.stages)
   with writing(folder):
     write_rows(folder / "rows.jsonl", measured.rows)
     write_atomically(folder / "config.json", json.dumps(facts, indent=1, sort_keys=True).encode())
     if measured.arrays:
       write_atomically(folder / "arrays.npz", _npz(measured.arrays))
   return folder, report(config, folder)
-
-
-def _module(kind: str, name: str) -> Any:
-  """A module of `experiments.measures` or `experiments.reports`."""
-  package = importlib.import_module(f"experiments.{kind}")
-  known = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-  if name not in known:
-    raise InputError(f"{kind}: {name!r} is not one of {', '.join(known)}")
-  return importlib.import_module(f"experiments.{kind}.{name}")
 
 
 def diverged(folder: pathlib.Path) -> list[str]:
@@ -110,7 +132,7 @@ def report(config: ConfigDict, folder: pathlib.Path) -> str:
   rows = read_rows(folder / "rows.jsonl")
   facts = json.loads((folder / "config.json").read_text())
   arrays = dict(np.load(folder / "arrays.npz")) if (folder / "arrays.npz").exists() else {}
-  made = _module("reports", config.report).make(rows, arrays, facts)
+  made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
   with writing(folder):
     for name, figure in made.figures.items():
       save_figure(figure, folder / f"{name}.png")
@@ -118,13 +140,12 @@ def report(config: ConfigDict, folder: pathlib.Path) -> str:
   return made.short
 
 
-def _trainer(config: ConfigDict, plan: Plan, store: Store, progress, stopping) -> Trainer:
-  layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
+def _trainer(config: ConfigDict, planned: Planned, store: Store, progress, stopping) -> Trainer:
   return Trainer(
     store,
-    build=plan.build,
-    model_of=plan.restore,
-    layout=layout,
+    build=planned.plans[0].build,
+    model_of=planned.plans[0].restore,
+    layout=planned.layout,
     lanes_per_program=config.lanes_per_program,
     progress=progress,
     checkpoint_seconds=config.checkpoint_seconds,
@@ -133,9 +154,9 @@ def _trainer(config: ConfigDict, plan: Plan, store: Store, progress, stopping) -
   )
 
 
-def _measure(config: ConfigDict, plans, measures, store: Store, progress: Progress, stopping) -> Measured:
-  named = list(zip(config.measures, measures, strict=True))
-  parts = [(plan, name, measure, len(measure.stages(plan))) for plan in plans for name, measure in named]
+def _measure(config: ConfigDict, planned: Planned, store: Store, progress: Progress, stopping) -> Measured:
+  named = list(zip(config.measures, planned.measures, strict=True))
+  parts = [(plan, name, measure, len(measure.stages(plan))) for plan in planned.plans for name, measure in named]
   out, done, total = Measured(), 0, sum(count for *_, count in parts)
   progress.count("model")
   for plan, name, measure, count in parts:

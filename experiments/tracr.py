@@ -6,10 +6,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import plan as planning
-from finetune_wrappers.models import tracr_stage
-from finetune_wrappers.tasks.tracr_tasks import TASKS, make_task
+from experiments import schema
+from finetune_wrappers.models import tracr_compile, tracr_stage
+from finetune_wrappers.tasks.tracr_tasks import make_task
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, RootStage, Stage, TrainStage
+from finetune_wrappers.types import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,8 @@ class TracrPlan:
   @property
   def task(self) -> Any:
     """The task, from its settings in the config."""
-    return make_task(self.task_name, **self.own.task.to_dict())
+    with planning.within(f"{self.task_name}.task"):
+      return make_task(self.task_name, **self.own.task.to_dict())
 
   @property
   def own(self) -> Any:
@@ -100,14 +103,29 @@ class TracrPlan:
     """Noise is added to compiled weights only, once."""
     noise = self.own.noise_std if isinstance(parent, CompileStage) else 0.0
     more = {"noise_std": noise, "microbatches": self.own.microbatches}
-    return planning.settings_from(TrainSettings, self.config.training, **more)
+    with planning.within("training"):
+      return planning.settings_from(TrainSettings, self.config.training, **more)
 
 
 def plans(config: ConfigDict) -> list[TracrPlan]:
   """A plan for each task of the config.
 
   Raises:
-    InputError: for a task that does not exist, or an empty sweep.
+    InputError: for a key that holds what it cannot, or strings whose counts cannot be compiled.
   """
-  planning.check_sweep(config, list(TASKS))
-  return [TracrPlan(config, name) for name in config.tasks]
+  schema.check(config)
+  planning.check_reft(config)
+  found = [TracrPlan(config, name) for name in config.tasks]
+  for plan in found:
+    _check_exactness(plan)
+  return found
+
+
+def _check_exactness(plan: TracrPlan) -> None:
+  length, exactness, longest = plan.task.max_seq_len, plan.config.mlp_exactness, tracr_compile.LONGEST
+  field, pads = f"{plan.task_name}.task.num_letters", plan.task.num_pads
+  allowed = f"{longest} or less with num_pads ({pads}), the longest whose counts float32 can hold"
+  require(length <= longest, field, plan.task.num_letters, allowed)
+  least, most = tracr_compile.exactness_for(length), tracr_compile.MAX_EXACTNESS
+  fine = exactness == 0 or least <= exactness <= most
+  require(fine, "mlp_exactness", exactness, f"0, or {least} to {most} for {plan.task_name}")

@@ -46,8 +46,8 @@ def test_bad_flags_are_one_line_and_exit_2(flags, words):
 def test_bad_value_found_while_planning_exits_2_without_training(tmp_path):
   flags = ("--config=configs/quickstart.py:smoke", "--config.finetune.c_trs=(1.5,)", f"--workdir={tmp_path}")
   done = _command(*flags)
-  assert done.returncode == 2 and "c_tr: 1.5" in done.stderr and "0 to 1" in done.stderr
-  assert not list((tmp_path / "stages").iterdir())
+  assert done.returncode == 2 and "finetune.c_trs: 1.5" in done.stderr and "0 to 1" in done.stderr
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -84,7 +84,7 @@ def test_help_comes_without_waiting_for_jax():
     ("reading", "loud", ("reading", "literal")),
     ("setting", "opera", ("setting", "tracr")),
     ("measures", ("nope",), ("measures", "nope", "behaviour")),
-    ("report", "nope", ("reports", "nope", "quickstart")),
+    ("report", "nope", ("report: ", "nope", "quickstart")),
   ],
 )
 def test_bad_config_values_name_field_and_allowed(field, value, words, tmp_path):
@@ -101,22 +101,25 @@ def test_q_that_no_string_can_satisfy_is_refused():
   config = tab03_behaviour.get_config("smoke")
   config.unlock()
   config.max_identifier.task.q = 1
-  plan = tracr.plans(config)[1]
-  with pytest.raises(InputError, match="q: no string .* use 2 to 19"):
-    plan.finetunes()
+  with pytest.raises(InputError, match=r"\Amax_identifier.task.q: no string .* use 2 to 19"):
+    tracr.plans(config)
 
 
 def test_inputs_of_maps_and_pruning_are_checked_before_training():
   config = quickstart.get_config("smoke")
   config.unlock()
-  plan = tracr.plans(config)[0]
-  for string, words in (("abcz12", "vocabulary"), ("ab", "use 6")):
+  for string, words in (("abczzz", "vocabulary"), ("ab", "use 6"), ("abc12", "letters")):
     config.maps.inputs.counter = (string,)
-    with pytest.raises(InputError, match=words):
-      maps.stages(plan)
+    with pytest.raises(InputError, match=rf"\Amaps.inputs.counter[:.] [^\n]*{words}"):
+      maps.stages(tracr.plans(config)[0])
+  config.maps.inputs.counter = ()
+  for scope in ("luck", "blocks_9", "blocks_0/attn/qkv"):
+    config.pruning.scopes = (scope,)
+    with pytest.raises(InputError, match=rf"\Apruning.scopes: '{scope}'"):
+      pruning.stages(tracr.plans(config)[0])
   config.pruning.scores = ("luck",)
   with pytest.raises(InputError, match="pruning.scores: 'luck'"):
-    pruning.stages(plan)
+    tracr.plans(config)
 
 
 def test_weight_names_are_the_papers():

@@ -215,23 +215,24 @@ def test_mixing_compiles_only_where_samples_are_mixed_in():
     ({"finetune__priors": ("low", "without_a")}, "finetune.priors: 'without_a' never had O_PT"),
     ({"pretrain__control_prior": "medium"}, "priors.medium: .* no share of O_PT"),
     ({"pretrain__control_prior": "nope"}, "pretrain.control_prior: 'nope' is not one of .*low"),
-    ({"priors__low": (0.9, 0.2, 0.0)}, "priors.low: .* 3 shares from 0 to 1 that sum to 1"),
+    ({"priors__low": (0.9, 0.2, 0.0)}, "priors.low: .* 3 shares that sum to 1"),
     ({"priors__low": (1.0, 0.0)}, "priors.low: .* 3 shares"),
     ({"priors__low": (0.9, 0.0, 0.0, 0.1)}, "priors.low: .* 3 shares"),
-    ({"priors__low": ("a", "b", "c")}, "priors.low: .* numbers"),
-    ({"priors__low": (float("nan"), 0.1, 0.9)}, "priors.low: .* numbers"),
-    ({"seeds": ("x",)}, "seeds: .* numbers"),
+    ({"priors__low": ("a", "b", "c")}, "priors.low: 'a' is not a number from 0 to 1"),
+    ({"priors__low": (float("nan"), 0.1, 0.9)}, "priors.low: nan is not a number from 0 to 1"),
+    ({"priors__low": (0.5, 0.3, 0.2)}, "priors.high: .* other shares than those of 'low'"),
+    ({"seeds": ("x",)}, "seeds: 'x' is not a whole number from 0"),
     ({"seeds": (0, 0)}, "seeds: .* each value once"),
-    ({"finetune__learning_rates": ("x",)}, "finetune.learning_rates: .* numbers"),
+    ({"finetune__learning_rates": ("x",)}, "finetune.learning_rates: 'x' is not a number above 0"),
     ({"finetune__c_trs": (0.0, 0.0)}, "finetune.c_trs: .* each value once"),
     ({"reft__measure": True, "reft__learning_rates": (1.0,)}, "reft.learning_rates: .* one below"),
     ({"reft__measure": True, "reft__threshold": 2.0}, "reft.threshold: 2.0"),
-    ({"text__rules": ("s -> a b [0.5]",)}, "rules: probabilities of 's' sum to 0.5"),
-    ({"text__rules": ("s -> s a [1]",)}, "rules: s -> s leads back"),
-    ({"text__rules": ("s -> a b c [1]", "t -> a [1]")}, "rules: t cannot be reached"),
-    ({"text__rules": ("s = a b c",)}, "rules: 's = a b c' is not allowed; use parent -> child"),
-    ({"text__window": 10**6}, "window: 1000000"),
-    ({"text__counted": 10**6}, "counted: 1000000"),
+    ({"text__rules": ("s -> a b [0.5]",)}, "text.rules: probabilities of 's' sum to 0.5"),
+    ({"text__rules": ("s -> s a [1]",)}, "text.rules: s -> s leads back"),
+    ({"text__rules": ("s -> a b c [1]", "t -> a [1]")}, "text.rules: t cannot be reached"),
+    ({"text__rules": ("s = a b c",)}, "text.rules: 's = a b c' is not allowed; use parent -> child"),
+    ({"text__window": 10**6}, "text.window: 1000000"),
+    ({"text__counted": 10**6}, "text.counted: 1000000"),
   ],
 )
 def test_what_a_config_cannot_be_is_one_line_before_training(changed, message):
@@ -250,15 +251,14 @@ def test_what_a_config_cannot_be_is_one_line_before_training(changed, message):
     ({"pruning__ks": (0, 1.5)}, "pruning.ks"),
     ({"pruning__ks": (0, 0, 1)}, "pruning.ks"),
     ({"pruning__single_weights": 2}, "pruning.single_weights: 2"),
-    ({"probes__eval_size": 17}, "eval_size: 17"),
-    ({"probes__learning_rate": -1.0}, "learning_rate: -1.0"),
+    ({"probes__eval_size": 17}, "probes.eval_size: 17"),
+    ({"probes__learning_rate": -1.0}, "probes.learning_rate: -1.0"),
     ({"probes__prompt": "both"}, "probes.prompt: 'both'"),
   ],
 )
 def test_what_a_measure_cannot_do_is_one_line_before_training(changed, message):
-  plan = plan_of(fig05_behaviour, **changed)
   with pytest.raises(InputError, match=rf"\A{message}"):
-    (pruning if "pruning" in message else probes).stages(plan)
+    (pruning if "pruning" in message else probes).stages(plan_of(fig05_behaviour, **changed))
 
 
 def test_a_grammar_of_ones_own_changes_every_stage():

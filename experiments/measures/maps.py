@@ -8,6 +8,7 @@ import numpy as np
 from experiments.measures import Measured, row_of
 from experiments.measures.data import data_row
 from experiments.models import Models, Trained
+from experiments.plan import within
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
@@ -22,11 +23,9 @@ def stages(plan) -> list[Stage]:
   """Compiled, fine-tuned and, with `config.reft.measure`, reverse fine-tuned.
 
   Raises:
-    InputError: for strings or a kind of map that cannot be drawn, before anything is trained.
+    InputError: for strings that cannot be drawn, before anything is trained.
   """
-  if plan.config.maps.draw not in KINDS:
-    raise InputError(f"maps.draw: {plan.config.maps.draw!r} is not one of {', '.join(KINDS)}")
-  chosen_inputs(plan)
+  given_inputs(plan)
   return [plan.bases()[0], *plan.finetunes(), *(plan.refts() if plan.config.reft.measure else [])]
 
 
@@ -57,21 +56,28 @@ def measure(models: Models) -> Measured:
 
 
 def chosen_inputs(plan) -> dict[str, np.ndarray]:
-  """The strings whose maps are drawn, as token ids [T]: the config's own, else the first of the C_Te = 0 test set.
+  """The strings whose maps are drawn, as token ids [T]: the config's own, else the first of the C_Te = 0 test set."""
+  task, given = plan.task, given_inputs(plan)
+  if given:
+    return given
+  tokens = np.asarray(step.test_sets(task, plan.config.maps.drawn)[0].tokens)
+  return {"".join(task.symbols[i] for i in row[1 : 1 + task.num_letters]): row for row in tokens}
+
+
+def given_inputs(plan) -> dict[str, np.ndarray]:
+  """The config's own strings, as token ids [T].
 
   Raises:
     InputError: for a string with a token outside the vocabulary, or of another length than the task's.
   """
-  task = plan.task
-  given = plan.config.maps.inputs[plan.task_name]
-  codec = Codec(tokens=task.symbols, classes=())
-  if not given:
-    tokens = np.asarray(step.test_sets(task, plan.config.maps.drawn)[0].tokens)
-    return {"".join(task.symbols[i] for i in row[1 : 1 + task.num_letters]): row for row in tokens}
-  for string in given:
+  task, field = plan.task, f"maps.inputs.{plan.task_name}"
+  codec, found = Codec(tokens=task.symbols, classes=()), {}
+  for string in plan.config.maps.inputs[plan.task_name]:
     if len(string) != task.num_letters:
-      raise InputError(f"maps.inputs: {string!r} has {len(string)} letters; use {task.num_letters}")
-  return {string: codec.encode(list(string), length=task.length) for string in given}
+      raise InputError(f"{field}: {string!r} has {len(string)} letters; use {task.num_letters} (num_letters)")
+    with within(field):
+      found[string] = codec.encode(list(string), length=task.length)
+  return found
 
 
 def model_name(stage: Stage) -> str:

@@ -9,12 +9,13 @@ import numpy as np
 
 from experiments.measures import Measured, row_of
 from experiments.models import Models, Trained, lanes_of
+from experiments.plan import within
 from finetune_wrappers.analysis import probing
 from finetune_wrappers.tasks.pcfg_text import JAILBREAKS
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
-from finetune_wrappers.types import Params, require
+from finetune_wrappers.types import Params
 
 # Strings for probes are drawn apart from the test sets and from what scores weights for pruning.
 _SEED = step.TEST_SEED + 3
@@ -27,8 +28,6 @@ def stages(plan) -> list[Stage]:
   Raises:
     InputError: for settings that cannot be, before anything is trained.
   """
-  prompt = plan.config.probes.prompt
-  require(prompt in ("pt", "ft"), "probes.prompt", prompt, "pt, ft")
   _settings(plan)
   return [*plan.bases(), *plan.finetunes(), *plan.negatives()]
 
@@ -43,7 +42,7 @@ def measure(models: Models) -> Measured:
   plan, out = models.plan, Measured()
   settings, wanted, never = _settings(plan), stages(plan), set(plan.negatives())
   families = (plan.task_name, *(JAILBREAKS if plan.config.text.jailbreaks and plan.task_name == "counting" else ()))
-  size = plan.config.lanes_per_program or jax.local_device_count()
+  size = min(plan.config.lanes_per_program or jax.local_device_count(), len(wanted))
   programs: dict[str, Any] = {}
   for begin in range(0, len(wanted), size):
     group = [models.load(stage) for stage in wanted[begin : begin + size]]
@@ -58,7 +57,8 @@ def measure(models: Models) -> Measured:
 
 def _settings(plan) -> probing.ProbeSettings:
   values = {name: value for name, value in plan.config.probes.items() if name != "prompt"}
-  return probing.ProbeSettings(**{**values, "drops": tuple(values["drops"])})
+  with within("probes"):
+    return probing.ProbeSettings(**values)
 
 
 def _program(plan, model, settings: probing.ProbeSettings, family: str) -> Callable[[Params], probing.ProbeResult]:

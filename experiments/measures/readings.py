@@ -1,15 +1,19 @@
 """Fine-tuning under each reading of what the paper leaves open; rows carry `reading`."""
 
-import copy
-import dataclasses
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from experiments import tracr
 from experiments.measures import Measured, row_of
 from experiments.models import Models
 from experiments.tracr import TracrPlan
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
-from finetune_wrappers.types import InputError
+from finetune_wrappers.types import InputError, require
+
+# What fine-tuning on one task depends on, beside what is swept; `task` stands for the task's own section.
+_CHANGES = ("task", "training", "reading", "mlp_exactness")
 
 
 def stages(plan: TracrPlan) -> list[Stage]:
@@ -23,7 +27,7 @@ def measure(models: Models) -> Measured:
   for name, variant in variants(models.plan):
     for stage in variant.finetunes():
       trained = models.load(stage)
-      for index in (0, len(trained.steps) - 1):
+      for index in sorted({0, len(trained.steps) - 1}):
         at = int(trained.steps[index])
         diverged = 0 <= trained.diverged_step <= at
         for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
@@ -36,18 +40,26 @@ def variants(plan: TracrPlan) -> list[tuple[str, TracrPlan]]:
   """(name, plan with that one value changed).
 
   Raises:
-    InputError: for a key that the config lacks.
+    InputError: for a key that the config lacks, or cannot have that value.
   """
-  found = []
-  for name, key, value in plan.config.readings:
-    config = copy.deepcopy(plan.config)
-    *path, last = key.replace("task.", f"{plan.task_name}.", 1).split(".")
-    section: Any = config
-    try:
-      for part in path:
-        section = section[part]
-      section[last] = value
-    except (KeyError, AttributeError, TypeError) as error:
-      raise InputError(f"readings: {key!r} of {name!r} is not a key of the config") from error
-    found.append((name, dataclasses.replace(plan, config=config)))
-  return found
+  readings = plan.config.get("readings", ())
+  once = len({name for name, *_ in readings}) == len(readings) > 0
+  require(once, "readings", readings, "(name, key, value) of one or more, each name once")
+  return [(name, _variant(plan, name, key, value)) for name, key, value in readings]
+
+
+def _variant(plan: TracrPlan, name: str, key: str, value: Any) -> TracrPlan:
+  values = plan.config.to_dict()
+  first, *path = key.split(".")
+  *path, last = [plan.task_name if first == "task" else first, *path]
+  section: Any = values
+  for part in path:
+    section = section.get(part) if isinstance(section, dict) else None
+  known = first in _CHANGES and isinstance(section, dict) and last in section
+  require(known, "readings", (name, key, value), f"a key of the config that begins with {', '.join(_CHANGES)}")
+  section[last] = value
+  try:
+    found = tracr.plans(ConfigDict(values, type_safe=False))
+  except InputError as error:
+    raise InputError(f"readings: {name!r}: {error}") from error
+  return next(variant for variant in found if variant.task_name == plan.task_name)

@@ -4,7 +4,7 @@ from experiments.reports import TASKS, Made, footer, last_step, present, rate_na
 from finetune_wrappers.reporting.paper_values import table3
 from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import CellSummary, cell_summary, comparison_table, markdown_table
+from finetune_wrappers.reporting.tables import cell_summary, comparison_table, markdown_table
 
 _KEYS = ("task", "learning_rate", "c_tr", "c_te")
 _METRICS = ("acc_pt", "acc_ft")
@@ -38,7 +38,7 @@ def _table(tuned: list[Row]) -> str:
   cells = sorted(group(tuned, "learning_rate", "c_tr"), key=lambda cell: (-cell[0], cell[1]))
   lines = []
   for (reading,), own in group(tuned, "reading").items():
-    start = cell_summary(select(own, step=0, metric="acc_pt", c_te=0, learning_rate=cells[0][0], c_tr=cells[0][1]))
+    start = select(own, step=0, metric="acc_pt", c_te=0, learning_rate=cells[0][0], c_tr=cells[0][1])
     final = last_step(own)
     texts = [_pair(select(final, learning_rate=rate, c_tr=c_tr, c_te=0)) for rate, c_tr in cells]
     lines.append((reading, _start(start), *texts, _difference(final)))
@@ -46,7 +46,10 @@ def _table(tuned: list[Row]) -> str:
   return markdown_table(header, lines)
 
 
-def _start(start: CellSummary) -> str:
+def _start(cell: list[Row]) -> str:
+  if not cell:
+    return "-"  # the first evaluation comes later
+  start = cell_summary(cell)
   return "x" if start.n == start.n_diverged else f"{100 * start.mean:.0f}"
 
 

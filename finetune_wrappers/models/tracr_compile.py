@@ -30,7 +30,8 @@ READINGS = ("literal", "constant_true")
 
 # The step of a discretising MLP is a difference of two activations near `exactness`; float32 keeps 24
 # bits, and a step wrong by more than 1/20 moves one-hot counts visibly.
-_MAX_FLOAT32_EXACTNESS = 0.05 * 2.0**24
+MAX_EXACTNESS = int(0.05 * 2.0**24)
+LONGEST = int((MAX_EXACTNESS / 2 + 0.25) ** 0.5 - 0.5)  # the longest input whose counts that is enough for
 
 
 def counter_program(operand: str = "a", *, reading: str = "literal") -> rasp.SOp:
@@ -94,11 +95,10 @@ def exactness_for(max_seq_len: int) -> int:
   if max_seq_len < 1:
     raise InputError(f"max_seq_len: {max_seq_len} is not allowed; use 1 or more")
   exactness = 2 * max_seq_len * (max_seq_len + 1)
-  if exactness > _MAX_FLOAT32_EXACTNESS:
-    longest = int((_MAX_FLOAT32_EXACTNESS / 2 + 0.25) ** 0.5 - 0.5)
+  if exactness > MAX_EXACTNESS:
     raise InputError(
       f"max_seq_len: counts up to {max_seq_len} need an mlp_exactness of {exactness}, more than float32"
-      f" carries ({_MAX_FLOAT32_EXACTNESS:.0f}); use {longest} or less"
+      f" carries ({MAX_EXACTNESS}); use {LONGEST} or less"
     )
   return exactness
 
@@ -148,11 +148,11 @@ def compile_program(
 def _check_exactness(mlp_exactness: int | None, max_seq_len: int) -> None:
   if mlp_exactness is None:
     return
-  if not 0 < mlp_exactness <= _MAX_FLOAT32_EXACTNESS:
+  if not 0 < mlp_exactness <= MAX_EXACTNESS:
     raise InputError(
       f"mlp_exactness: {mlp_exactness} cannot be carried by float32 without errors in the output;"
       f" use {exactness_for(max_seq_len)} (exact for max_seq_len {max_seq_len}) to"
-      f" {_MAX_FLOAT32_EXACTNESS:.0f}"
+      f" {MAX_EXACTNESS}"
     )
 
 

@@ -43,8 +43,12 @@ class PCFGTask:
 
   def __post_init__(self):
     require(self.name in TASKS, "task", self.name, ", ".join(TASKS))
-    most = (self.text.counted - 4) if self.name == "counting" else (self.text.place_range()[1] - 3)
-    require(1 <= self.q <= most, "q", self.q, f"1 to {most}")
+    text = self.text
+    if self.name == "counting":
+      most, why = text.counted - 4, f"counted ({text.counted}) less 4"
+    else:
+      most, why = text.place_range()[1] - 3, f"what farthest ({text.farthest}) and occurrence ({text.occurrence}) leave"
+    require(1 <= self.q <= most, "q", self.q, f"1 to {most}, {why}")
 
   @property
   def values(self) -> tuple[int, int]:

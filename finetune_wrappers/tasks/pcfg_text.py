@@ -72,7 +72,7 @@ class PCFGText:
     )
     require(0 <= self.spread <= 1, "spread", self.spread, "0 to 1")
     if len(self.grammar.terminals) < 3:
-      raise InputError("grammar: has fewer than three terminals; rewriting needs one beside the two operands")
+      raise InputError("rules: fewer than three terminals; rewriting needs one beside the two operands")
 
   @functools.cached_property
   def symbols(self) -> tuple[str, ...]:

@@ -141,8 +141,8 @@ class CounterTask(_LetterStrings):
     first, every = (1, 1) if self.vocab_size > 2 else (2 - self.num_letters % 2, 2)
     if abs(self.q) not in range(first, self.num_letters + 1, every):
       raise InputError(
-        f"q: count(b) - count(a) = {self.q} is not possible for {self.num_letters} of {self.vocab_size} letters;"
-        f" use {first} to {self.num_letters} in steps of {every}, or the same with a minus"
+        f"q: count(b) - count(a) = {self.q} is not possible for num_letters {self.num_letters} of vocab_size"
+        f" {self.vocab_size}; use {first} to {self.num_letters} in steps of {every}, or the same with a minus"
       )
 
   @property
@@ -210,7 +210,8 @@ class MaxIdentifierTask(_LetterStrings):
       )
     if not 1 <= self.rank_pt < self.rank_ft <= self.num_letters:
       raise InputError(
-        f"rank_ft: ranks {self.rank_pt} and {self.rank_ft} must rise and lie within 1 to {self.num_letters}"
+        f"rank_ft: rank_pt {self.rank_pt} and rank_ft {self.rank_ft} must rise and lie within 1 to num_letters"
+        f" ({self.num_letters})"
       )
     gaps = self._gaps()
     if len(gaps) < 2:
@@ -220,8 +221,8 @@ class MaxIdentifierTask(_LetterStrings):
       )
     if self.q not in gaps:
       raise InputError(
-        f"q: no string has its {self.rank_pt}th and {self.rank_ft}th largest letters {self.q} apart;"
-        f" use {gaps[0]} to {gaps[-1]}"
+        f"q: no string of {self.num_letters} of {self.vocab_size} letters (num_letters, vocab_size) has its"
+        f" {self.rank_pt}th and {self.rank_ft}th largest (rank_pt, rank_ft) {self.q} apart; use {gaps[0]} to {gaps[-1]}"
       )
 
   @property
