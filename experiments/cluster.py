@@ -4,6 +4,8 @@ Every host is given the same command. TPU pods, SLURM and Open MPI tell JAX the 
 elsewhere three flags do.
 """
 
+from typing import Any
+
 from absl import flags
 
 from finetune_wrappers.types import InputError, require
@@ -20,7 +22,7 @@ def join() -> None:
   Raises:
     InputError: for flags that do not fit, or hosts that are not found.
   """
-  given = {flag.name: flag.value for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
+  given: dict[str, Any] = {flag.name: flag.value for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
   if not DISTRIBUTED.value:
     for name, value in given.items():
       require(value is None, name, value, "it together with --distributed")

@@ -23,6 +23,7 @@ _CONFIG = config_flags.DEFINE_config_file(
   None,
   "configs/<name>.py:<preset>; presets are smoke, quick and paper. Any value is set by --config.key=value.",
 )
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, its size and about how long it takes.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where models and results are kept; shared by all configs.")
 
 
@@ -38,6 +39,11 @@ def main(argv: list[str]) -> None:
   from experiments import runner
   from finetune_wrappers.training import hosts
 
+  if _DRY_RUN.value:
+    from experiments import dry_run
+
+    print(dry_run.describe(_CONFIG.value, _WORKDIR.value))
+    return
   with Stopping() as stopping:
     try:
       folder, short = runner.run(_CONFIG.value, _WORKDIR.value, stopping)

@@ -128,6 +128,15 @@ class Cohort:
     with jax.default_matmul_precision(PRECISION):
       return self._advance(state, lane, jnp.int32(start), jnp.int32(stop), jnp.int32(-1 if since is None else since))
 
+  def memory(self, params: Sequence[Params], lane: step.Lane) -> int:
+    """Bytes that training these R lanes takes on each device: weights, optimizer and what a step computes."""
+    laid = self.lay_out(lane)
+    state = jax.eval_shape(lambda: self.init(params, lane))
+    with jax.default_matmul_precision(PRECISION):
+      program = self._advance.lower(state, laid, jnp.int32(0), jnp.int32(1), jnp.int32(0)).compile()
+    used = program.memory_analysis()
+    return used.argument_size_in_bytes + used.temp_size_in_bytes
+
   def lay_out(self, tree):
     """[R, ...] to [devices of this host, lanes a device, ...], padded with the last lane; `data`: all lanes on each."""
     devices = self.layout.devices
@@ -205,26 +214,42 @@ def calibrate(
   layouts = candidate_layouts(lanes, settings)
   rates = {}
   for layout in layouts:
-    rates[layout], compile_seconds = _lane_steps_per_second(make(layout), params, lane, seconds)
-    if lane_steps / rates[layout] < _WORTH_CALIBRATING * compile_seconds:
+    found = timed(make(layout), params, lane, seconds)
+    rates[layout] = lanes / found["step_seconds"]
+    if lane_steps / rates[layout] < _WORTH_CALIBRATING * found["compile_seconds"]:
       break
   fastest = max(rates, key=lambda layout: rates[layout])
   return fastest, {f"{layout.devices}x{layout.inner}": rate for layout, rate in rates.items()}
 
 
-def _lane_steps_per_second(cohort: Cohort, params, lane, seconds: float) -> tuple[float, float]:
-  """(rate, seconds that compiling took)."""
-  laid = cohort.lay_out(lane)
-  advance = functools.partial(_timed_advance, cohort, laid)
-  state, compile_seconds = advance(cohort.init(params, lane), 1)
-  state, once = advance(state, 1)
+def timed(program: Cohort, params: Sequence[Params], lane: step.Lane, seconds: float) -> dict[str, float]:
+  """How long that program of R lanes takes.
+
+  Args:
+    program: of this layout.
+    params: R parameter pytrees.
+    lane: R lanes.
+    seconds: time to spend on steps, compilation not counted.
+
+  Returns:
+    `compile_seconds`, `step_seconds` of all lanes, and `eval_seconds` for both test sets of all lanes.
+  """
+  begun = time.perf_counter()
+  advance = functools.partial(_timed_advance, program, program.lay_out(lane))
+  state, _ = advance(program.init(params, lane), 1, None)
+  compile_seconds = time.perf_counter() - begun
+  state, once = advance(state, 1, None)
   steps = hosts.agree(lambda: max(1, min(500, int(seconds / max(once, 1e-4)))))
-  _, elapsed = advance(state, steps)
-  return tuple(hosts.agree(lambda: (len(params) * steps / elapsed, compile_seconds)))
+  state, elapsed = advance(state, steps, None)
+  _, with_eval = advance(state, steps, 0)
+  evaluation = max(with_eval - elapsed, 0.0)
+  return hosts.agree(
+    lambda: {"compile_seconds": compile_seconds, "step_seconds": elapsed / steps, "eval_seconds": evaluation}
+  )
 
 
-def _timed_advance(cohort: Cohort, laid, state, steps: int):
+def _timed_advance(program: Cohort, laid, state, steps: int, since: int | None):
   begin = time.perf_counter()
-  state, measured = cohort.advance(state, laid, 0, steps, 0)
+  state, measured = program.advance(state, laid, 0, steps, since)
   jax.block_until_ready((state, measured))
   return state, time.perf_counter() - begin

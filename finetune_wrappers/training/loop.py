@@ -98,7 +98,7 @@ class Trainer:
     wanted = {stage.key: stage for stage in missing}
     for stage in missing:
       if isinstance(stage, TrainStage):
-        self._ahead[_identity(stage)] += _steps(stage)
+        self._ahead[identity_of(stage)] += _steps(stage)
     while True:
       with contextlib.ExitStack() as held:
         stopped, keys = hosts.agree(lambda held=held: self._next(wanted, held))
@@ -133,7 +133,7 @@ class Trainer:
   def _lock_some(self, group: Sequence[Stage], held: contextlib.ExitStack) -> Sequence[Stage]:
     """At most a program's lanes that have come equally far, the farthest first; those no other process is at."""
     far = self._checkpoints.steps()
-    size = self._lanes(group[0])
+    size = self.lanes_of(group[0])
     ordered = sorted(group, key=lambda stage: -far.get(stage.key, 0))
     equal = [list(some) for _, some in itertools.groupby(ordered, lambda stage: far.get(stage.key, 0))]
     programs = [some[i : i + size] for some in equal for i in range(0, len(some), size)]
@@ -143,11 +143,11 @@ class Trainer:
           return lanes
     return []
 
-  def _lanes(self, stage: Stage) -> int:
-    """How many of its kind make a program."""
+  def lanes_of(self, stage: Stage) -> int:
+    """How many of its kind make a program, at most."""
     if not isinstance(stage, TrainStage):
       return 1
-    return min(self._most.get(_identity(stage), self._lanes_per_program), self._lanes_per_program)
+    return min(self._most.get(identity_of(stage), self._lanes_per_program), self._lanes_per_program)
 
   def _make(self, stages: Sequence[Stage]) -> None:
     for root in [stage for stage in stages if not isinstance(stage, TrainStage)]:
@@ -167,7 +167,7 @@ class Trainer:
     """After a device ran out of memory: half as many lanes a program from now on, or one lane less to train."""
     self._programs.clear()
     if len(lanes) > 1:
-      self._most[_identity(lanes[0])] = len(lanes) // 2
+      self._most[identity_of(lanes[0])] = len(lanes) // 2
     else:
       self._failed[lanes[0].key] = lanes[0]
 
@@ -216,7 +216,7 @@ class Trainer:
     Its layout is chosen once and kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of
     a sweep, use the layout of more.
     """
-    identity = _identity(stage)
+    identity = identity_of(stage)
     rates = {}
     layout = self._layout
     if layout is None:
@@ -243,7 +243,7 @@ class Trainer:
     return self._programs[cached]
 
 
-def _identity(stage: TrainStage) -> str:
+def identity_of(stage: TrainStage) -> str:
   """16 hexadecimal digits for all stages that one program can train."""
   text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,215 @@
+"""What a config would train, how much that is and about how long it takes: `--dry_run`."""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from experiments import runner
+from experiments.plan import Plan
+from finetune_wrappers.training import cohort as cohorts
+from finetune_wrappers.training import loop, losses
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of
+from finetune_wrappers.training.store import Store
+
+_SECONDS = 3.0  # of training that a program is timed for
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Lanes that train after one another's parents, as programs of one kind.
+
+  Attributes:
+    lanes: stages that are missing.
+    size: lanes a program.
+    layout: of a program.
+    flops: of one lane's step, loss and gradient.
+    memory: bytes on each device.
+    kept: bytes a lane leaves on disk.
+    compile_seconds: once for each number of lanes.
+    step_seconds: of a program of `size` lanes.
+    eval_seconds: likewise.
+    save_seconds: of a lane.
+  """
+
+  lanes: Sequence[TrainStage]
+  size: int
+  layout: cohorts.Layout
+  flops: float
+  memory: int
+  kept: int
+  compile_seconds: float
+  step_seconds: float
+  eval_seconds: float
+  save_seconds: float
+
+  @property
+  def seconds(self) -> float:
+    """About how long training them takes, compilation included."""
+    settings = self.lanes[0].settings
+    full, rest = divmod(len(self.lanes), self.size)
+    each = settings.steps * self.step_seconds + len(settings.eval_steps) * self.eval_seconds
+    padded = -(-rest // self.layout.devices) * self.layout.devices / self.size
+    compiled = self.compile_seconds * ((full > 0) + (rest > 0))
+    return compiled + (full + min(padded, 1)) * each + len(self.lanes) * self.save_seconds
+
+  @property
+  def lane_steps(self) -> int:
+    """Steps of all lanes."""
+    return sum(lane.settings.steps for lane in self.lanes)
+
+
+def describe(config: ConfigDict, workdir: str) -> str:
+  """The plan as text; trains nothing and writes nothing into the workdir.
+
+  Models that are missing at the root of a chain are made, since their shapes are needed, and thrown away.
+
+  Raises:
+    InputError: as the run itself would.
+  """
+  runner.use_all_cores()
+  planned = runner.plan_of(config)
+  with _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
+    wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
+    missing = loop.missing_stages(store, planned.stages)
+    groups, seconds = [], 0.0
+    roots = _Roots(store, planned.plans[0])
+    trainer = _trainer(config, planned, store)
+    for lanes in _groups(missing):
+      groups.append(_measured(lanes, trainer.lanes_of(lanes[0]), planned.layout, roots, Store(scratch)))
+      seconds += groups[-1].seconds
+  made = [stage for stage in missing if not isinstance(stage, TrainStage)]
+  return _text(config.name, list(wanted.values()), made, groups, seconds + roots.seconds)
+
+
+@contextlib.contextmanager
+def _store(workdir: str) -> Iterator[Store]:
+  """The workdir's; or an empty one, where there is none yet."""
+  if (epath.Path(workdir) / "stages").exists():
+    yield Store(workdir)
+    return
+  with tempfile.TemporaryDirectory() as empty:
+    yield Store(empty)
+
+
+class _Roots:
+  """Root stages' arrays and modules, from the store or made."""
+
+  def __init__(self, store: Store, plan: Plan):
+    self._store, self._plan = store, plan
+    self._made: dict[str, tuple[Any, dict]] = {}
+    self.seconds = 0.0
+
+  def __call__(self, stage: RootStage) -> tuple[Any, Any]:
+    """(module, parameters)."""
+    if self._store.has(stage):
+      arrays, facts = self._store.load(stage)
+    else:
+      begun = time.perf_counter()
+      arrays, facts = self._made.get(stage.key) or self._made.setdefault(stage.key, self._plan.build(stage))
+      self.seconds += time.perf_counter() - begun
+    return self._plan.restore(facts), arrays["params"]
+
+
+def _trainer(config: ConfigDict, planned: runner.Planned, store: Store) -> loop.Trainer:
+  plan = planned.plans[0]
+  return loop.Trainer(
+    store, build=plan.build, model_of=plan.restore, layout=planned.layout, lanes_per_program=config.lanes_per_program
+  )
+
+
+def _groups(missing: Sequence[Stage]) -> list[list[TrainStage]]:
+  """Lanes of one program that become ready together: equally many ancestors."""
+  found: dict[Any, list[TrainStage]] = {}
+  for stage in missing:
+    if isinstance(stage, TrainStage):
+      found.setdefault((len(ancestors(stage)), loop.identity_of(stage)), []).append(stage)
+  return [found[key] for key in sorted(found)]
+
+
+def _measured(lanes: list[TrainStage], size: int, layout, roots: _Roots, scratch: Store) -> Group:
+  """Times a program of them for a moment."""
+  stage, size = lanes[0], min(size, len(lanes))
+  task, settings = stage.program
+  model, params = roots(root_of(stage))
+  layout = layout or cohorts.candidate_layouts(size, settings)[0]
+  program = cohorts.Cohort(model, task, settings, layout)
+  lane = cohorts.lane_arrays([s.lane for s in lanes[:size]])
+  timed = cohorts.timed(program, [params] * size, lane, _SECONDS)
+  begun = time.perf_counter()
+  state = program.gather(program.init([params] * size, lane), size)
+  arrays = {"params": jax.tree.map(lambda x: x[0], state.params)}
+  scratch.save(stage, arrays, {})
+  return Group(
+    lanes, size, layout,
+    flops=_flops(model, task, settings, params, lanes[0]),
+    memory=program.memory([params] * size, lane),
+    kept=sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)),
+    save_seconds=time.perf_counter() - begun,
+    **timed,
+  )  # fmt: skip
+
+
+def _flops(model, task, settings, params, stage: TrainStage) -> float:
+  """XLA's count for one batch's loss and gradient."""
+  whole = dataclasses.replace(settings, microbatches=1)
+  lane = jax.tree.map(lambda x: x[0], cohorts.lane_arrays([stage.lane]))
+
+  def step(params, key):
+    return losses.loss_and_grads(model, task, whole, params, *losses.training_data(task, whole, key, lane))
+
+  counted = jax.jit(step).lower(params, jax.random.key(0)).cost_analysis()
+  return counted["flops"] if counted else math.nan
+
+
+def _text(name: str, wanted: Sequence[Stage], made: Sequence[Stage], groups: Sequence[Group], seconds: float) -> str:
+  lanes = sum(len(group.lanes) for group in groups)
+  missing = lanes + len(made)
+  lines = [
+    f"{name}: {len(wanted)} stages, {len(wanted) - missing} cached, {missing} missing "
+    f"({len(made)} to compile or draw, {lanes} to train)",
+    f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}",
+  ]
+  if groups:
+    lines += [
+      "",
+      "| lanes | programs x lanes | layout | steps | FLOPs | memory a device | disk | time |",
+      "|" + "---|" * 8,
+    ]
+    lines += [_row(group) for group in groups]
+  flops = sum(group.flops * group.lane_steps for group in groups)
+  disk = sum(group.kept * len(group.lanes) for group in groups)
+  lines += ["", f"in all: {flops:.2e} FLOPs, {_bytes(disk)} on disk, about {_time(seconds)}; measuring comes on top"]
+  return "\n".join(lines)
+
+
+def _row(group: Group) -> str:
+  kinds = "+".join(dict.fromkeys(lane.kind for lane in group.lanes))
+  cells = [
+    f"{len(group.lanes)} {kinds} {group.lanes[0].task.name}",
+    f"{math.ceil(len(group.lanes) / group.size)} x {group.size}",
+    f"{group.layout.devices}x{group.layout.inner}",
+    f"{group.lanes[0].settings.steps}",
+    f"{group.flops * group.lane_steps:.2e}",
+    _bytes(group.memory),
+    _bytes(group.kept * len(group.lanes)),
+    _time(group.seconds),
+  ]
+  return f"| {' | '.join(cells)} |"
+
+
+def _bytes(number: float) -> str:
+  return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
+def _time(seconds: float) -> str:
+  if seconds < 120:
+    return f"{seconds:.0f} s"
+  return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
