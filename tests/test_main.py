@@ -30,6 +30,7 @@ def _command(*flags):
     (("--config=configs/none.py:smoke",), ("does not exist", "configs/<name>.py")),
     (("--config=configs/quickstart.py:smoke", "--config.training.steps=many"), ("training.steps", "many")),
     (("--config=configs/quickstart.py:smoke", "--workdir=/dev/null/x"), ("workdir", "writable")),
+    (("--config=configs/quickstart.py:smoke", "--config.preset=paper"), ("preset", "FILE:PRESET")),
     (("surplus",), ("surplus", "--config")),
     ((), ("config", "missing")),
     (("--nosuch=1",), ("nosuch",)),
