@@ -69,6 +69,8 @@ def _parse(argv: list[str]) -> list[str]:
     rest = flags.FLAGS(argv)
     if _CONFIG.value is not None:
       str(_CONFIG.value.setting)  # config_flags raises for a missing file only when the config is used
+      if "preset" in config_flags.get_override_values(flags.FLAGS["config"]):
+        raise InputError("preset: only names what was chosen after the colon; use --config=FILE:PRESET")
     return rest
   except (KeyError, AttributeError) as error:
     raise InputError(f"config: {error} is not one of its keys; see configs/common.py") from error

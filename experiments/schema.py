@@ -217,9 +217,9 @@ RULES = {
 
 
 def check(config: ConfigDict) -> None:
-  """Raises InputError for a key that is missing or unknown, and for a value that its key cannot hold."""
+  """Raises InputError as `check_keys` does, and for what the config's report cannot tell apart or lacks."""
   setting = setting_of(config)
-  _check_section("", config, RULES[setting], setting)
+  check_keys(config)
   needed = REPORTS[setting][config.report]
   lacking = [name for name in needed if name not in config.measures]
   if lacking:
@@ -227,6 +227,12 @@ def check(config: ConfigDict) -> None:
   for field, rule in _LIMITS.get(config.report, {}).items():
     value: Any = functools.reduce(getattr, field.split("."), config)
     require(rule.fits(value), field, value, f"{rule.allowed}, as report {config.report!r} needs")
+
+
+def check_keys(config: ConfigDict) -> None:
+  """Raises InputError for a key that is missing or unknown, and for a value that its key cannot hold."""
+  setting = setting_of(config)
+  _check_section("", config, RULES[setting], setting)
 
 
 def setting_of(config: ConfigDict) -> str:

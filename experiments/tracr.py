@@ -117,11 +117,12 @@ def plans(config: ConfigDict) -> list[TracrPlan]:
   planning.check_reft(config)
   found = [TracrPlan(config, name) for name in config.tasks]
   for plan in found:
-    _check_exactness(plan)
+    check_exactness(plan)
   return found
 
 
-def _check_exactness(plan: TracrPlan) -> None:
+def check_exactness(plan: TracrPlan) -> None:
+  """Raises InputError for strings too long to be counted in float32, or an exactness that does not count them."""
   length, exactness, longest = plan.task.max_seq_len, plan.config.mlp_exactness, tracr_compile.LONGEST
   field, pads = f"{plan.task_name}.task.num_letters", plan.task.num_pads
   allowed = f"{longest} or less with num_pads ({pads}), the longest whose counts float32 can hold"

@@ -30,6 +30,7 @@ def _command(*flags):
     (("--config=configs/none.py:smoke",), ("does not exist", "configs/<name>.py")),
     (("--config=configs/quickstart.py:smoke", "--config.training.steps=many"), ("training.steps", "many")),
     (("--config=configs/quickstart.py:smoke", "--workdir=/dev/null/x"), ("workdir", "writable")),
+    (("--config=configs/quickstart.py:smoke", "--config.preset=paper"), ("preset", "FILE:PRESET")),
     (("surplus",), ("surplus", "--config")),
     ((), ("config", "missing")),
     (("--nosuch=1",), ("nosuch",)),
@@ -110,7 +111,7 @@ def test_inputs_of_maps_and_pruning_are_checked_before_training():
   config.unlock()
   for string, words in (("abczzz", "vocabulary"), ("ab", "use 6"), ("abc12", "letters")):
     config.maps.inputs.counter = (string,)
-    with pytest.raises(InputError, match=rf"\Amaps.inputs.counter[:.] [^\n]*{words}"):
+    with pytest.raises(InputError, match=rf"\Amaps.inputs.counter: [^\n]*{words}"):
       maps.stages(tracr.plans(config)[0])
   config.maps.inputs.counter = ()
   for scope in ("luck", "blocks_9", "blocks_0/attn/qkv"):

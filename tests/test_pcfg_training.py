@@ -220,7 +220,7 @@ def test_mixing_compiles_only_where_samples_are_mixed_in():
     ({"priors__low": (0.9, 0.0, 0.0, 0.1)}, "priors.low: .* 3 shares"),
     ({"priors__low": ("a", "b", "c")}, "priors.low: 'a' is not a number from 0 to 1"),
     ({"priors__low": (float("nan"), 0.1, 0.9)}, "priors.low: nan is not a number from 0 to 1"),
-    ({"priors__low": (0.5, 0.3, 0.2)}, "priors.high: .* other shares than those of 'low'"),
+    ({"priors__low": (0.5, 0.3, 0.2)}, "priors.low: .* other shares than those of 'high'"),
     ({"seeds": ("x",)}, "seeds: 'x' is not a whole number from 0"),
     ({"seeds": (0, 0)}, "seeds: .* each value once"),
     ({"finetune__learning_rates": ("x",)}, "finetune.learning_rates: 'x' is not a number above 0"),

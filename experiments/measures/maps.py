@@ -8,7 +8,6 @@ import numpy as np
 from experiments.measures import Measured, row_of
 from experiments.measures.data import data_row
 from experiments.models import Models, Trained
-from experiments.plan import within
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
@@ -75,8 +74,9 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
   for string in plan.config.maps.inputs[plan.task_name]:
     if len(string) != task.num_letters:
       raise InputError(f"{field}: {string!r} has {len(string)} letters; use {task.num_letters} (num_letters)")
-    with within(field):
-      found[string] = codec.encode(list(string), length=task.length)
+    if not set(string) <= set(task.letters):
+      raise InputError(f"{field}: {string!r} has letters outside the vocabulary; use {task.letters} (vocab_size)")
+    found[string] = codec.encode(list(string), length=task.length)
   return found
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import tracr
+from experiments import schema
 from experiments.measures import Measured, row_of
 from experiments.models import Models
-from experiments.tracr import TracrPlan
+from experiments.tracr import TracrPlan, check_exactness
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
@@ -58,8 +58,11 @@ def _variant(plan: TracrPlan, name: str, key: str, value: Any) -> TracrPlan:
   known = first in _CHANGES and isinstance(section, dict) and last in section
   require(known, "readings", (name, key, value), f"a key of the config that begins with {', '.join(_CHANGES)}")
   section[last] = value
+  variant = TracrPlan(ConfigDict(values, type_safe=False), plan.task_name)
   try:
-    found = tracr.plans(ConfigDict(values, type_safe=False))
+    schema.check_keys(variant.config)
+    check_exactness(variant)
+    variant.finetunes()
   except InputError as error:
     raise InputError(f"readings: {name!r}: {error}") from error
-  return next(variant for variant in found if variant.task_name == plan.task_name)
+  return variant

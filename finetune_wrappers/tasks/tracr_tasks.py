@@ -210,8 +210,8 @@ class MaxIdentifierTask(_LetterStrings):
       )
     if not 1 <= self.rank_pt < self.rank_ft <= self.num_letters:
       raise InputError(
-        f"rank_ft: rank_pt {self.rank_pt} and rank_ft {self.rank_ft} must rise and lie within 1 to num_letters"
-        f" ({self.num_letters})"
+        f"rank_ft: rank_pt {self.rank_pt} and rank_ft {self.rank_ft} must rise and lie within 1 to {self.num_letters}"
+        " (num_letters)"
       )
     gaps = self._gaps()
     if len(gaps) < 2:
