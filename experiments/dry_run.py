@@ -80,7 +80,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
     wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
     missing = loop.missing_stages(store, planned.stages)
     groups, seconds = [], 0.0
-    roots = _Roots(store, planned.plans[0])
+    roots = Roots(store, planned.plans[0])
     trainer = _trainer(config, planned, store)
     for lanes in _groups(missing):
       groups.append(_measured(lanes, trainer.lanes_of(lanes[0]), planned.layout, roots, Store(scratch)))
@@ -99,7 +99,7 @@ def _store(workdir: str) -> Iterator[Store]:
     yield Store(empty)
 
 
-class _Roots:
+class Roots:
   """Root stages' arrays and modules, from the store or made."""
 
   def __init__(self, store: Store, plan: Plan):
@@ -134,7 +134,7 @@ def _groups(missing: Sequence[Stage]) -> list[list[TrainStage]]:
   return [found[key] for key in sorted(found)]
 
 
-def _measured(lanes: list[TrainStage], size: int, layout, roots: _Roots, scratch: Store) -> Group:
+def _measured(lanes: list[TrainStage], size: int, layout, roots: Roots, scratch: Store) -> Group:
   """Times a program of them for a moment."""
   stage, size = lanes[0], min(size, len(lanes))
   task, settings = stage.program
@@ -149,7 +149,7 @@ def _measured(lanes: list[TrainStage], size: int, layout, roots: _Roots, scratch
   scratch.save(stage, arrays, {})
   return Group(
     lanes, size, layout,
-    flops=_flops(model, task, settings, params, lanes[0]),
+    flops=flops_of(stage, model, params),
     memory=program.memory([params] * size, lane),
     kept=sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)),
     save_seconds=time.perf_counter() - begun,
@@ -157,8 +157,9 @@ def _measured(lanes: list[TrainStage], size: int, layout, roots: _Roots, scratch
   )  # fmt: skip
 
 
-def _flops(model, task, settings, params, stage: TrainStage) -> float:
-  """XLA's count for one batch's loss and gradient."""
+def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
+  """XLA's count for one batch's loss and gradient, before it optimises; for a model of these parameters."""
+  task, settings = stage.program
   whole = dataclasses.replace(settings, microbatches=1)
   lane = jax.tree.map(lambda x: x[0], cohorts.lane_arrays([stage.lane]))
 

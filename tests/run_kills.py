@@ -1,7 +1,7 @@
 """Runs a config again and again, killed at random moments; run by test_kills.py.
 
-Arguments: setting, kills, seed, folder. Makes folder/whole without a kill, then folder/0, folder/1, ... until there were
-that many kills; prints how many each of them took.
+Arguments: setting, kills, seed, folder. Makes folder/whole without a kill, then folder/0, folder/1, ... until there
+were that many kills; prints how many each of them took.
 """
 
 import importlib

@@ -69,7 +69,7 @@ STRANGER = {
     "pruning__single_weights": 0,
     "pruning__histogram_ks": (2, 1),
     "pruning__random_draws": 1,
-    "lanes_per_program": 1,
+    "lanes_per_program": 2**31 - 1,
   },
   "fig08_probes": {
     "seeds": (3,),

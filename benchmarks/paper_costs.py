@@ -1,0 +1,47 @@
+"""What each config costs at :paper, in lanes, steps and FLOPs of training. Nothing is trained.
+
+python -m benchmarks.paper_costs --workdir=runs
+
+FLOPs are XLA's count for one batch's loss and gradient, before it optimises, times steps and lanes; stages that several
+figures share count for each of them. Compiled models come from the workdir, or are compiled for this (minutes).
+"""
+
+import importlib
+import pathlib
+
+from absl import app, flags, logging
+
+from experiments import dry_run, runner
+from finetune_wrappers.training import loop
+from finetune_wrappers.training.stages import TrainStage, ancestors, root_of
+from finetune_wrappers.training.store import Store
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs", "Where compiled models may lie.")
+_SHARED = ("__init__", "common", "pcfg_common")
+
+
+def main(_) -> None:
+  logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
+  store = Store(_WORKDIR.value)
+  flops: dict[str, float] = {}
+  print("| config | lanes | lane-steps | FLOPs |\n|---|---|---|---|")
+  for path in sorted(pathlib.Path("configs").glob("*.py")):
+    if path.stem not in _SHARED:
+      print(_row(path.stem, store, flops), flush=True)
+
+
+def _row(name: str, store: Store, flops: dict[str, float]) -> str:
+  planned = runner.plan_of(importlib.import_module(f"configs.{name}").get_config("paper"))
+  roots = dry_run.Roots(store, planned.plans[0])
+  wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
+  lanes = [stage for stage in wanted.values() if isinstance(stage, TrainStage)]
+  for stage in lanes:
+    if loop.identity_of(stage) not in flops:
+      flops[loop.identity_of(stage)] = dry_run.flops_of(stage, *roots(root_of(stage)))
+  steps = sum(stage.settings.steps for stage in lanes)
+  total = sum(flops[loop.identity_of(stage)] * stage.settings.steps for stage in lanes)
+  return f"| {name} | {len(lanes)} | {steps:.3g} | {total:.2e} |"
+
+
+if __name__ == "__main__":
+  app.run(main)
