@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import compiled
 from experiments.measures import Measured
 from experiments.models import Models
 from experiments.plan import Plan
@@ -47,7 +48,8 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
   if config.setting not in SETTINGS:
     raise InputError(f"setting: {config.setting!r} is not one of {', '.join(SETTINGS)}")
   use_all_cores()
-  return _run(config, workdir, stopping)
+  with compiled.reused(config.compilation_cache, workdir):
+    return _run(config, workdir, stopping)
 
 
 def use_all_cores() -> None:
