@@ -1,6 +1,6 @@
 """CPU time of a GPT's training step, beside what one would write first and beside PyTorch where it is installed.
 
-    python -m benchmarks.gpt_speed [--sizes=quick,paper] [--paper_batch=16] [--turns=5]
+    python -m benchmarks.gpt_speed [--sizes=quick,paper] [--paper_batch=16] [--turns=3]
 
 A step is forward, backward and AdamW in float32. `text` trains the next token everywhere, `answer` the last.
 "First" is the same GPT with Flax's Dense, whole attention maps and logits everywhere; PyTorch runs minGPT's explicit
@@ -19,12 +19,11 @@ import optax
 from absl import app, flags
 
 from benchmarks.gpts import RATE, First, TorchSide, first_params, plan_of
-from benchmarks.turns import in_turns, rows, setting, torch, use_cores
+from benchmarks.turns import TURNS, in_turns, rows, setting, torch, use_cores
 from finetune_wrappers.models import gpt
 
 _SIZES = flags.DEFINE_list("sizes", ["quick", "paper"], "Which sizes.")
 _PAPER_BATCH = flags.DEFINE_integer("paper_batch", 16, "Strings a step at the paper's size.", lower_bound=1)
-_TURNS = flags.DEFINE_integer("turns", 5, "Turns of each side.", lower_bound=1)
 _QUICK_BATCH = 64
 _TURN_SECONDS = 0.5  # or one step, if that is longer
 _COMPILED = "torch.compile, SDPA"
@@ -131,7 +130,7 @@ def main(_) -> None:
   for size in _SIZES.value:
     batch = _PAPER_BATCH.value if size == "paper" else _QUICK_BATCH
     for loss in ("text", "answer"):
-      print("\n".join(measure(size, batch, loss, _TURNS.value)), flush=True)
+      print("\n".join(measure(size, batch, loss, TURNS.value)), flush=True)
 
 
 if __name__ == "__main__":

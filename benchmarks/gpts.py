@@ -31,6 +31,7 @@ class _Block(nn.Module):
     scores = jnp.einsum("bthk,bshk->bhts", q, k) / np.sqrt(width // heads)
     seen = jnp.tril(jnp.ones(scores.shape[-2:], bool))
     weights = nn.softmax(jnp.where(seen, scores, -jnp.inf))
+    self.sow("maps", "weights", weights)
     x = x + nn.Dense(width, name="linear")(jnp.einsum("bhts,bshk->bthk", weights, v).reshape(x.shape))
     hidden = nn.gelu(nn.Dense(4 * width, name="linear_1")(nn.LayerNorm(1e-5, name="norm_2")(x)))
     return x + nn.Dense(width, name="linear_2")(hidden)

@@ -3,10 +3,11 @@
     python -m benchmarks.sweep_speed [--cores=1,0] [--steps=50] [--turns=3]
 
 Ours is the real Trainer with its store: it draws the strings, trains, answers the test sets twice and writes every run
-to disk. PyTorch (SDPA) trains 4 learning rates x 3 seeds in a Python loop by the same recipe and answers the same
-test sets; its strings are given to it, drawn beforehand, and it has as many threads as are faster: one or all. In the first turn both have to find the same losses. That turn
-compiles and chooses a layout; it stands apart. Each number of cores (0: all) has a process of its own. On one core CPU
-time counts; what more cores are good for shows on the clock only, which on a shared machine is worth less.
+to disk. PyTorch (SDPA) trains 4 learning rates x 3 seeds in a Python loop by the same recipe and answers the same test
+sets; its strings are given to it, drawn beforehand, and it has one thread or all, whichever is faster. In the first
+turn both have to find the same losses. That turn compiles and chooses a layout; it stands apart. Each number of cores
+(0: all) has a process of its own. On one core CPU time counts; what more cores are good for shows on the clock only,
+which on a shared machine is worth less.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks.gpts import TorchSide, plan_of
-from benchmarks.turns import setting, torch, use_cores
+from benchmarks.turns import TURNS, setting, torch, use_cores
 from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training import losses, optim, step
@@ -33,7 +34,6 @@ from finetune_wrappers.training.store import Store
 
 _CORES = flags.DEFINE_list("cores", ["1", "0"], "Numbers of cores, 0 for all; each in a process of its own.")
 _STEPS = flags.DEFINE_integer("steps", 50, "Steps of a run.", lower_bound=4)
-_TURNS = flags.DEFINE_integer("turns", 3, "Turns of each side after the first, which compiles.", lower_bound=1)
 _RATES = (1e-3, 3e-4, 1e-4, 3e-5)
 _SEEDS = 3
 
@@ -209,7 +209,7 @@ def main(_) -> None:
   print(f"{setting()}; {len(_RATES) * _SEEDS} runs of {_STEPS.value} steps")
   print("| side | lane-steps/s | CPU time of a lane-step, ms | CPU time, times ours | clock, times ours |")
   print("|---|---|---|---|---|")
-  print("\n".join(measure(_STEPS.value, _TURNS.value)), flush=True)
+  print("\n".join(measure(_STEPS.value, TURNS.value)), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from absl import flags
 
 try:
   torch: Any = importlib.import_module("torch")
 except ImportError:
   torch = None
+
+TURNS = flags.DEFINE_integer("turns", 3, "Turns of each side.", lower_bound=1)
 
 
 def use_cores(number: int) -> int:
