@@ -43,10 +43,13 @@ lint: $(STAMP) ## ruff (rules and formatting) and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(STAMP) ## measure speed; for the PyTorch side first: .venv/bin/pip install -e '.[bench]'
+bench: $(STAMP) ## measure speed, about 15 minutes; for the PyTorch side first: .venv/bin/pip install -e '.[bench]'
 	$(BIN)/python -m benchmarks.tracr_speed
 	$(BIN)/python -m benchmarks.pcfg_sampler
 	$(BIN)/python -m benchmarks.gpt_speed
+	$(BIN)/python -m benchmarks.sweep_speed
+	$(BIN)/python -m benchmarks.analysis_speed
+	$(BIN)/python -m benchmarks.startup_speed
 
 clean: ## remove caches and build leftovers; keeps .venv, runs/ and results/
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -67,6 +67,8 @@ def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: s
   config.lanes_per_program = 0
   config.layout = ConfigDict({"devices": 1 if preset == "smoke" else 0, "inner": "map"})
   config.checkpoint_seconds = 60.0
+  # Whether compiled programs are kept in the workdir: auto (on accelerators), on, off (experiments/compiled.py).
+  config.compilation_cache = "auto"
   return config
 
 

@@ -80,6 +80,7 @@ def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: st
   config.lanes_per_program = 0
   config.layout = ConfigDict({"devices": 1 if preset == "smoke" else 0, "inner": "map"})
   config.checkpoint_seconds = 60.0
+  config.compilation_cache = "auto"
   return config
 
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import schema
+from experiments import compiled, schema
 from experiments.measures import Measured
 from experiments.models import Models
 from experiments.plan import Plan
@@ -50,7 +50,8 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
   """
   use_all_cores()
   try:
-    return _run(config, workdir, stopping)
+    with compiled.reused(config.compilation_cache, workdir):
+      return _run(config, workdir, stopping)
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
       raise InputError(f"memory: too little for this config; use {_SMALLER}") from error

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.common import PRESETS
+from experiments import compiled
 from experiments.measures.maps import KINDS
 from experiments.rules import FLAG, LARGEST, Many, Named, Rule, number, one_of, shown, text, whole
 from finetune_wrappers.analysis import pruning
@@ -34,9 +35,9 @@ _NOT_NEGATIVE = number("of 0 or more", lambda value: value >= 0)
 _WORD = text("a name of letters, digits and _", r"\w{1,100}")
 
 # Names of the Store's own folders beside those of the experiments.
-_STORE = "stages|cohorts|locks"
+_STORE = "stages|cohorts|locks|compiled"
 _NAME = text(
-  "the name of a folder in the workdir: letters, digits, _, - and ., not stages, cohorts or locks",
+  "the name of a folder in the workdir: letters, digits, _, - and ., not stages, cohorts, locks or compiled",
   rf"(?!(?:{_STORE})$)(?a:\w)[-.\w]{{0,99}}",
 )
 
@@ -132,6 +133,7 @@ def _common(setting: str, tasks: Iterable[str]) -> dict[str, Any]:
     "lanes_per_program": whole(0, _INT32),
     "layout": {"devices": _COUNT, "inner": one_of(*INNER)},
     "checkpoint_seconds": _NOT_NEGATIVE,
+    "compilation_cache": one_of(*compiled.CHOICES),
   }
 
 

@@ -249,3 +249,12 @@ def test_first_units_are_paths_and_indices_in_the_order_of_pruning(params):
   narrow = places_of(values, pruning.scope_mask("token_embed/embedding", params), "weight")
   assert pruning.first_units(narrow, 2) == [("token_embed/embedding", (1, 5)), ("token_embed/embedding", (0, 0))]
   assert len(pruning.first_units(narrow, 10_000)) == params["token_embed"]["embedding"].size
+
+
+@pytest.mark.parametrize("unit", pruning.UNITS)
+@pytest.mark.parametrize("count", [1, 7, 10_000])
+def test_the_first_units_alone_are_placed_as_among_all(params, compiled, scores, unit, count):
+  scope = pruning.scope_mask("near_zero", params, compiled)
+  units = pruning.unit_scores(scores, scope, unit)
+  whole, some = flat(pruning.ranks(units, unit)), flat(pruning.ranks(units, unit, count))
+  np.testing.assert_array_equal(some, np.where(whole < count, whole, np.iinfo(np.int32).max))

@@ -73,15 +73,16 @@ class Pruner:
   def _curves(self, params, compiled, *, unit: str, scope: str):
     grads = self._gradient(params)
     mask = pruning.scope_mask(scope, params, compiled)
+    most = max(self._config.ks)
 
     def places_of(score: str, key):
       if score == pruning.ITERATIVE:
-        count, every = max(self._config.ks), self._config.iterative_every
-        return pruning.iterative_ranks(params, self._gradient, mask, unit, count=count, every=every)
+        every = self._config.iterative_every
+        return pruning.iterative_ranks(params, self._gradient, mask, unit, count=most, every=every)
       if score == pruning.RANDOM:
-        return pruning.ranks(pruning.random_scores(key, mask, unit), unit)
+        return pruning.ranks(pruning.random_scores(key, mask, unit), unit, most)
       scores = pruning.weight_scores(score, params, grads)
-      return pruning.ranks(pruning.unit_scores(scores, mask, unit, mean=score == "magnitude"), unit)
+      return pruning.ranks(pruning.unit_scores(scores, mask, unit, mean=score == "magnitude"), unit, most)
 
     def curve(score: str, key=None):
       return pruning.curve(params, places_of(score, key), jnp.asarray(self._config.ks), self._evaluate)

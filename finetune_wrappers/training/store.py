@@ -41,9 +41,8 @@ class Store:
   """
 
   def __init__(self, workdir: str | os.PathLike):
-    given = epath.Path(workdir)
-    self._is_local = "://" not in str(given)
-    self.root = given.absolute() if self._is_local else given
+    self.root = located(workdir)
+    self._is_local = "://" not in str(self.root)
     with writing(self.root):
       for name in ("stages", "cohorts", "locks"):
         (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -166,6 +165,12 @@ class Store:
     with contextlib.suppress(OSError, json.JSONDecodeError):
       return json.loads(path.read_text())
     return None
+
+
+def located(workdir: str | os.PathLike) -> epath.Path:
+  """The workdir wherever it is, whole if it is a folder of this machine."""
+  given = epath.Path(workdir)
+  return given if "://" in str(given) else given.absolute()
 
 
 def load_arrays(folder: epath.Path) -> Any:
