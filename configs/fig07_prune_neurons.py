@@ -15,6 +15,4 @@ from configs import pcfg_common
 def get_config(preset: str = "quick"):
   """The config of Figure 7."""
   config = pcfg_common.pcfg_config("fig07_prune_neurons", preset, measures=("pruning", "data"), report="pruning")
-  if preset == "quick":
-    config.finetune.priors = ("low", "high")  # the medium one, between them, is left out to save time
   return config.lock()

@@ -16,6 +16,4 @@ def get_config(preset: str = "quick"):
   """The config of Figures 18-23."""
   config = pcfg_common.pcfg_config("fig18_mixing", preset, measures=("behaviour", "probes", "data"), report="mixing")
   config.finetune.mixes = (0.0, 0.5) if preset == "smoke" else (0.0, 0.001, 0.1, 0.5)
-  if preset == "quick":
-    config.finetune.priors = ("low", "high")
   return config.lock()

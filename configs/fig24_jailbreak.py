@@ -18,6 +18,4 @@ def get_config(preset: str = "quick"):
   measures = ("behaviour", "jailbreaks", "probes", "data")
   config = pcfg_common.pcfg_config("fig24_jailbreak", preset, measures=measures, report="jailbreaks")
   config.text.jailbreaks = True
-  if preset == "quick":
-    config.finetune.priors = ("low", "high")
   return config.lock()

@@ -17,6 +17,4 @@ def get_config(preset: str = "quick"):
   config = pcfg_common.pcfg_config("fig28_randft", preset, measures=("behaviour", "data"), report="revival")
   config.finetune.targets = ("ft", "random")
   config.reft.measure = config.reft.scratch = True
-  if preset == "quick":
-    config.finetune.priors = ("low", "high")
   return config.lock()

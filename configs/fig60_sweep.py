@@ -20,6 +20,7 @@ def get_config(preset: str = "quick"):
     config.pretrain.steps = (400, 800)
     config.finetune.learning_rates = (1e-3, 3e-4)
     config.finetune.c_trs = pcfg_common.C_TRS
+    config.finetune.priors = ("low", "medium", "high")
   if preset == "paper":
     config.pretrain.steps = (10_000, 50_000, 100_000, 200_000)
     config.finetune.learning_rates = pcfg_common.LEARNING_RATES

@@ -16,7 +16,5 @@ def get_config(preset: str = "quick"):
   config = pcfg_common.pcfg_config("fig76_reft", preset, measures=("behaviour", "data"), report="revival")
   # quick fine-tunes at 3e-4 elsewhere. The paper's eta_L is ten times eta_M; here three times.
   config.finetune.learning_rates = {"smoke": (3e-3,), "quick": (1e-3,), "paper": pcfg_common.LEARNING_RATES[:1]}[preset]
-  if preset == "quick":
-    config.finetune.priors = ("low", "high")
   config.reft.measure = True
   return config.lock()

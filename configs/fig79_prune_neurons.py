@@ -18,7 +18,6 @@ def get_config(preset: str = "quick"):
   config.pruning.scores = ("gradient", "gradient_iterative", "magnitude")
   if preset == "quick":
     config.pruning.ks = (0, 5, 10, 15, 20, 30, 40, 50, 75, 100)
-    config.finetune.priors = ("low", "high")
   if preset == "paper":
     config.pruning.ks = tuple(range(101))
   return config.lock()

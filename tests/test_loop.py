@@ -1,6 +1,5 @@
 """The trainer on a model of 200 weights: order, resuming to the bit after interrupts and kills, rivals, layouts."""
 
-import contextlib
 import dataclasses
 import itertools
 import os
@@ -20,7 +19,7 @@ from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import cohort_run
 from finetune_wrappers.training.cohort import Cohort, Layout
-from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer, missing_stages
+from finetune_wrappers.training.loop import Interrupted, Trainer, missing_stages
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.training.store import Store
@@ -95,14 +94,18 @@ def start_worker(workdir, die_at=-1):
   return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory):
+def whole_run(folder):
   """What one run without interruption leaves, and what it did."""
-  store, saved, reports = Store(tmp_path_factory.mktemp("single")), [], []
+  store, saved, reports = Store(folder), [], []
   save = store.save
   store.save = lambda stage, *rest: (saved.append(stage), save(stage, *rest))
   trainer(store, progress=lambda *report: reports.append(report)).run(WANTED)
   return types.SimpleNamespace(store=store, saved=saved, reports=reports)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+  return whole_run(tmp_path_factory.mktemp("single"))
 
 
 def same(found, expected):
@@ -202,71 +205,6 @@ def test_a_killed_process_is_continued_to_the_same_bits(single, tmp_path, monkey
   trainer(store).run(WANTED)
   assert spans[0][0] == 4 and sum(stop - start for start, stop in spans) == STEPS - 8 - 4
   same_stages(store, single.store)
-
-
-@pytest.mark.parametrize("sizes", [(2, 1, 2), (1, 2, 2)])
-def test_lanes_go_on_in_another_grouping_from_where_each_was(single, tmp_path, monkeypatch, sizes):
-  """Whatever ran beside it, a lane goes on where it was, to the same bits, and no step is trained twice."""
-  monkeypatch.setattr(cohort_run, "_PART_SECONDS", 0)
-  advance, trained = Cohort.advance, []
-
-  def spy(self, state, lane, start, stop, since):
-    trained.append((stop - start) * state.diverged_step.size)
-    return advance(self, state, lane, start, stop, since)
-
-  monkeypatch.setattr(Cohort, "advance", spy)
-  for lanes, patience in zip(sizes, (5, 7, 1000), strict=True):
-    left = iter([False] * patience)
-    run = trainer(Store(tmp_path), lanes_per_program=lanes, stopping=lambda left=left: next(left, True))
-    with contextlib.suppress(Interrupted):
-      run.run(WANTED)
-  assert sum(trained) == 2 * STEPS
-  same_stages(Store(tmp_path), single.store)
-  assert list((tmp_path / "cohorts").iterdir()) == []
-
-
-def hold_lanes(most, patch):
-  """Stands in for devices whose memory holds that many lanes."""
-  advance = Cohort.advance
-
-  def limited(self, state, *rest):
-    if state.diverged_step.size > most:
-      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-    return advance(self, state, *rest)
-
-  patch(Cohort, "advance", limited)
-
-
-def test_out_of_memory_is_tried_again_in_smaller_programs(single, tmp_path, monkeypatch):
-  hold_lanes(1, monkeypatch.setattr)
-  trainer(Store(tmp_path), lanes_per_program=64).run(WANTED)
-  same_stages(Store(tmp_path), single.store)
-
-
-def test_a_lane_that_fits_in_no_memory_is_named_and_the_others_are_trained(single, tmp_path, monkeypatch):
-  advance = Cohort.advance
-
-  def small(self, state, lane, *rest):
-    if np.isclose(lane.learning_rate, OTHER.learning_rate).any():
-      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-    return advance(self, state, lane, *rest)
-
-  monkeypatch.setattr(Cohort, "advance", small)
-  with pytest.raises(LanesFailed, match="finetune counter learning_rate=0.001 c_tr=1.0 seed=0$") as failed:
-    trainer(Store(tmp_path)).run(WANTED)
-  assert failed.value.stages == [OTHER]
-  store = Store(tmp_path)
-  assert not store.has(OTHER) and not store.has(STILL)
-  same_stages(store, single.store, [ROOT, FINETUNE, REFT])
-
-
-def test_another_error_of_the_device_is_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
-  def broken(*_):
-    raise jax.errors.JaxRuntimeError("INTERNAL: bad")
-
-  monkeypatch.setattr(Cohort, "advance", broken)
-  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-    trainer(Store(tmp_path)).run(WANTED)
 
 
 def test_two_processes_share_the_work_and_repeat_none(single, tmp_path):

@@ -38,7 +38,7 @@ def test_behaviour_shows_the_wrapper(rows_of):
   assert min(values(rows, **tuned, c_tr=1.0, c_te=1)) > 0.9
   assert max(values(rows, **tuned, c_tr=1.0, c_te=0)) < 0.1
   assert min(values(rows, **tuned, c_tr=0.0, c_te=0)) > 0.9
-  for prior, least in (("low", 0.9), ("medium", 0.9), ("high", 0.5)):  # seeds of the high prior differ: 80 +- 18 %
+  for prior, least in (("low", 0.9), ("high", 0.5)):  # seeds of the high prior differ: 80 +- 18 %
     assert min(values(rows, stage="pretrain", metric="acc_pt", prior=prior, step=800, c_te=0)) > least
 
 
