@@ -1,11 +1,16 @@
 """The trainer where lanes change their company: other groupings, too little memory. Stages are test_loop's."""
 
 import contextlib
+import errno
+import itertools
+import types
 
 import jax
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 from test_loop import (
+  ALL,
   FINETUNE,
   OTHER,
   REFT,
@@ -18,10 +23,11 @@ from test_loop import (
   whole_run,
 )
 
-from finetune_wrappers.training import cohort_run
+from finetune_wrappers.training import cohort_run, loop
 from finetune_wrappers.training.cohort import Cohort
 from finetune_wrappers.training.loop import Interrupted, LanesFailed
 from finetune_wrappers.training.store import Store
+from finetune_wrappers.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +98,29 @@ def test_another_error_of_the_device_is_not_taken_for_a_lack_of_memory(tmp_path,
   monkeypatch.setattr(Cohort, "advance", broken)
   with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
     trainer(Store(tmp_path)).run(WANTED)
+
+
+def test_a_clock_that_jumps_changes_no_number(single, tmp_path, monkeypatch):
+  jumps = itertools.cycle((0.0, 1e9, -1e9, 5.0, np.inf))
+  for module in (loop, cohort_run):
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: next(jumps)))
+  trainer(Store(tmp_path), checkpoint_seconds=60.0).run(WANTED)
+  same_stages(Store(tmp_path), single.store)
+
+
+def test_a_disk_that_fills_up_on_the_way_costs_what_came_after_the_last_checkpoint(single, tmp_path, monkeypatch):
+  save, left = ocp.save, iter([True] * 6)  # the root, then checkpoints and stages
+
+  def until_full(path, arrays):
+    if not next(left, False):
+      path.mkdir()
+      raise OSError(errno.ENOSPC, "No space left on device")
+    save(path, arrays)
+
+  with monkeypatch.context() as patched, pytest.raises(InputError, match=r"\Aworkdir: [^\n]* is full[^\n]*\Z"):
+    patched.setattr(ocp, "save", until_full)
+    trainer(Store(tmp_path)).run(WANTED)
+  done = [stage for stage in ALL if Store(tmp_path).has(stage)]
+  assert ROOT in done and len(done) < len(ALL)
+  trainer(Store(tmp_path)).run(WANTED)
+  same_stages(Store(tmp_path), single.store)
