@@ -24,7 +24,8 @@ from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.cohort import Layout
-from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer, provenance
+from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer
+from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.training.store import Store, writing
 from finetune_wrappers.types import InputError

@@ -31,7 +31,7 @@ def train(choice, workdir):
 
 
 def entries(workdir):
-  return sorted(compiled.folder(workdir).glob("*-cache"))
+  return sorted(pathlib.Path(compiled.folder(workdir)).glob("*-cache"))
 
 
 def main():

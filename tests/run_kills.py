@@ -94,7 +94,7 @@ def main(setting, kills, seed, folder):
     workdir, count = folder / str(len(taken)), 0
     while True:
       wanted = sum(taken) + count < kills
-      ended, _ = attempt(setting, workdir, draw.uniform(0, 0.3 * seconds) if wanted else 3600.0)
+      ended, _ = attempt(setting, workdir, draw.uniform(0, 0.12 * seconds) if wanted else 3600.0)
       if ended:
         break
       count += 1

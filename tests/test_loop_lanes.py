@@ -18,13 +18,18 @@ from test_loop import (
   STEPS,
   STILL,
   WANTED,
+  build,
   same_stages,
   trainer,
   whole_run,
 )
+from tiny import LIGHT, lanes_of
+from tiny import SETTINGS as TINY_SETTINGS
+from tiny import TASK as TINY
 
+from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import cohort_run, loop
-from finetune_wrappers.training.cohort import Cohort
+from finetune_wrappers.training.cohort import Cohort, Layout
 from finetune_wrappers.training.loop import Interrupted, LanesFailed
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
@@ -124,3 +129,22 @@ def test_a_disk_that_fills_up_on_the_way_costs_what_came_after_the_last_checkpoi
   assert ROOT in done and len(done) < len(ALL)
   trainer(Store(tmp_path)).run(WANTED)
   same_stages(Store(tmp_path), single.store)
+
+
+def test_lanes_of_a_program_are_chosen_from_the_memory_of_an_accelerator(tmp_path, monkeypatch):
+  store = Store(tmp_path)
+  store.save(ROOT, *build(ROOT))
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  monkeypatch.setattr(Cohort, "memory", lambda self, params, lane: 10 * len(params))
+  for room, expected in ((100, 8), (5, 1), (10**6, 64), (None, 64)):
+    monkeypatch.setattr(cohorts, "device_memory", lambda room=room: room)
+    assert trainer(store, lanes_per_program=0).lanes_of(FINETUNE) == expected * jax.device_count()
+  assert trainer(store, lanes_per_program=3).lanes_of(FINETUNE) == 3
+
+
+def test_a_programs_memory_grows_with_its_lanes():
+  lanes, params = lanes_of(0, 4, LIGHT)
+  program = Cohort(LIGHT, TINY, TINY_SETTINGS, Layout(1, "vmap"))
+  one, four = (program.memory(params[:n], cohorts.lane_arrays(lanes[:n])) for n in (1, 4))
+  weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params[0]))
+  assert one > 2 * weights and four > 3 * one  # weights and momentum, at the least

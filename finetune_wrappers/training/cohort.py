@@ -164,6 +164,12 @@ def _require_divides(settings: Recipe, devices: int) -> None:
   require(settings.batch_size % parts == 0, "layout.devices", devices, allowed)
 
 
+def device_memory() -> int | None:
+  """Bytes of a device that programs can have; None where the device does not say, as on a CPU."""
+  stats = jax.local_devices()[0].memory_stats()
+  return stats.get("bytes_limit") if stats else None
+
+
 def lane_arrays(lanes: Sequence[step.Lane]) -> step.Lane:
   """R lanes of Python numbers as one of arrays [R], with `target` a name of `TARGETS`."""
   return step.Lane(

@@ -3,10 +3,7 @@
 import collections
 import contextlib
 import hashlib
-import importlib.metadata
 import itertools
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,11 +14,15 @@ from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.checkpoints import Checkpoints
 from finetune_wrappers.training.cohort_run import CohortRun
+from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import canonical_json
 
 CHECKPOINT_SECONDS = 60.0
+
+_MOST_LANES = 64  # of an accelerator
+_SHARE_OF_MEMORY = 0.8  # the rest is for evaluation, and for what XLA needs beside the program
 
 
 class Interrupted(Exception):
@@ -49,7 +50,8 @@ class Trainer:
     build: root stage -> (arrays {"params": ...}, facts)
     model_of: facts of a root stage -> Flax module.
     layout: None calibrates; or a fixed Layout.
-    lanes_per_program: most lanes in one program; 0 means one for each CPU device, 64 for each accelerator.
+    lanes_per_program: most lanes in one program; 0 means one for each CPU device, and for each accelerator as many as
+      its memory holds, up to 64.
     progress: called with (lane-steps done, lane-steps in all, text) as training goes.
     checkpoint_seconds: time between checkpoints of a running cohort.
     stopping: asked every few seconds; training saves and raises Interrupted when it says yes.
@@ -74,9 +76,8 @@ class Trainer:
     self._build = build
     self._model_of = model_of
     self._layout = layout
-    per_device = 1 if jax.default_backend() == "cpu" else 64
-    self._lanes_per_program = lanes_per_program or per_device * jax.device_count()
-    self._most: dict[str, int] = {}  # by program, after one ran out of memory
+    self._lanes_per_program = lanes_per_program
+    self._most: dict[str, int] = {}  # lanes, by program
     self._failed: dict[str, TrainStage] = {}
     self._ahead: dict[str, int] = collections.defaultdict(int)  # lane-steps of each program that a run begins with
     self._progress = progress
@@ -147,7 +148,21 @@ class Trainer:
     """How many of its kind make a program, at most."""
     if not isinstance(stage, TrainStage):
       return 1
-    return min(self._most.get(identity_of(stage), self._lanes_per_program), self._lanes_per_program)
+    identity = identity_of(stage)
+    if identity not in self._most:
+      self._most[identity] = self._lanes_per_program or jax.device_count() * self._lanes_of_a_device(stage)
+    return self._most[identity]
+
+  def _lanes_of_a_device(self, stage: TrainStage) -> int:
+    if jax.default_backend() == "cpu":
+      return 1
+    room = cohorts.device_memory()
+    if room is None or jax.process_count() > 1 or not self._store.has(root_of(stage)):
+      return _MOST_LANES
+    arrays, facts = self._store.load(root_of(stage))
+    one = self._cohort(self._model_of(facts), stage, cohorts.Layout(1, "map"), identity_of(stage))
+    used = one.memory([arrays["params"]], cohorts.lane_arrays([stage.lane]))
+    return max(1, min(_MOST_LANES, int(_SHARE_OF_MEMORY * room / used)))
 
   def _make(self, stages: Sequence[Stage]) -> None:
     for root in [stage for stage in stages if not isinstance(stage, TrainStage)]:
@@ -257,26 +272,6 @@ def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:
   """Stages and ancestors that are not finished, parents first, each once."""
   wanted = {s.key: s for stage in stages for s in ancestors(stage)}
   return [stage for stage in wanted.values() if not store.has(stage)]
-
-
-def provenance() -> dict[str, str]:
-  """Device and versions, to be kept with every stage."""
-  return {
-    "device": jax.local_devices()[0].device_kind,
-    "processor": _processor(),
-    "cores": str(os.cpu_count()),
-    "python": platform.python_version(),
-    **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
-  }
-
-
-def _processor() -> str:
-  """Its name where the system tells one: `cpu` alone says little beside a speed."""
-  with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
-    for line in lines:
-      if line.startswith("model name"):
-        return line.partition(":")[2].strip()
-  return platform.processor() or platform.machine()
 
 
 def _same_program(stages: list[TrainStage]) -> list[TrainStage]:
