@@ -8,6 +8,7 @@ REQUIREMENTS = [
   "absl-py>=2.3.1,<3",
   "chex>=0.1.92,<0.2",
   "dm-haiku>=0.0.17,<0.1",  # only to run what Tracr compiles
+  "etils[epath]>=1.9,<2",  # paths of any kind: local, gs://
   "flax>=0.12.8,<0.13",  # the Linen API
   "jax>=0.10.2,<0.13",  # 0.10 is the last for Python 3.11; 0.12 is the newest that Python 3.12 was tested with
   "jaxlib>=0.10.2,<0.13",

@@ -3,7 +3,6 @@
 python -m experiments.main --config=configs/quickstart.py:quick --workdir=runs
 """
 
-import os
 import signal
 import sys
 
@@ -56,8 +55,8 @@ def main(argv: list[str]) -> None:
   if not hosts.is_first():
     return
   print(short)
-  for name in sorted(os.listdir(folder)):
-    print(os.path.join(folder, name))
+  for path in sorted(folder.iterdir()):
+    print(path)
   if lost := runner.diverged(folder):
     print(f"error: diverged and left out: {'; '.join(lost)}", file=sys.stderr)
     sys.exit(_SOME_FAILED)

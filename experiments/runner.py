@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from experiments import compiled, schema
@@ -34,7 +35,7 @@ __all__ = ["Interrupted", "LanesFailed", "diverged", "plan_of", "report", "run",
 _SMALLER = "smaller values of batch_size, eval_size, lanes_per_program or of the model's sizes"
 
 
-def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[pathlib.Path, str]:
+def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[epath.Path, str]:
   """Everything from a config to its folder.
 
   Args:
@@ -103,7 +104,7 @@ def use_all_cores() -> None:
     return
 
 
-def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tuple[pathlib.Path, str]:
+def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tuple[epath.Path, str]:
   planned, store = plan_of(config), Store(workdir)
   folder = store.root / config.name
   with Progress() as progress:
@@ -120,12 +121,12 @@ def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tupl
   return folder, report(config, folder)
 
 
-def diverged(folder: pathlib.Path) -> list[str]:
+def diverged(folder: epath.Path) -> list[str]:
   """The runs in that folder that do not count, because their loss became infinite or none."""
   return sorted(set(json.loads((folder / "config.json").read_text())["diverged"]))
 
 
-def report(config: ConfigDict, folder: pathlib.Path) -> str:
+def report(config: ConfigDict, folder: epath.Path) -> str:
   """Figures and summary.md from what lies in the folder; trains and measures nothing.
 
   Returns:
@@ -133,7 +134,7 @@ def report(config: ConfigDict, folder: pathlib.Path) -> str:
   """
   rows = read_rows(folder / "rows.jsonl")
   facts = json.loads((folder / "config.json").read_text())
-  arrays = dict(np.load(folder / "arrays.npz")) if (folder / "arrays.npz").exists() else {}
+  arrays = dict(np.load(io.BytesIO((folder / "arrays.npz").read_bytes()))) if (folder / "arrays.npz").exists() else {}
   made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
   with writing(folder):
     for name, figure in made.figures.items():

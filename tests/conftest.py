@@ -1,7 +1,9 @@
 """Compilation made cheap: little optimisation, and one cache for the whole run, since many tests compile the same."""
 
+import gc
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -22,3 +24,12 @@ def pytest_unconfigure(config):
   """Removes what this run made."""
   if _made in config.stash:
     shutil.rmtree(config.stash[_made], ignore_errors=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_dropped():
+  """Each holds memory mappings, of which Linux allows a process 65 530; beyond, XLA crashes."""
+  yield
+  if jax := sys.modules.get("jax"):
+    jax.clear_caches()
+    gc.collect()

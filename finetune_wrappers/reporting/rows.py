@@ -8,9 +8,10 @@ them under its own name. Metrics named `acc_...` are accuracies, fractions in [0
 import json
 import math
 import os
-import pathlib
 from collections.abc import Iterable
 from typing import Any
+
+from etils import epath
 
 from finetune_wrappers.types import InputError, canonical_json
 
@@ -135,7 +136,7 @@ def read_rows(path: str | os.PathLike) -> list[Row]:
     InputError: if the file cannot be read, or a line is cut off or is no row; names file and line.
   """
   try:
-    text = pathlib.Path(path).read_bytes().decode()
+    text = epath.Path(path).read_bytes().decode()
   except UnicodeDecodeError as error:
     raise InputError(f"{os.fspath(path)}: not a text file in UTF-8; a file of rows is needed") from error
   except OSError as error:
@@ -181,15 +182,16 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
   Raises:
     OSError: if it cannot be written; no temporary file is left.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  final = epath.Path(path)
+  final.parent.mkdir(parents=True, exist_ok=True)
+  temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
   try:
-    with open(temporary, "wb") as file:
+    with temporary.open("wb") as file:
       file.write(data)
       file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
+      if "://" not in str(final):
+        os.fsync(file.fileno())
+    temporary.replace(final)
   finally:
     temporary.unlink(missing_ok=True)
 
