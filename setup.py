@@ -33,7 +33,7 @@ EXTRAS = {
   "bench": ["torch>=2.4,<3"],  # only for the side-by-side with a PyTorch minGPT
   "notebooks": ["ipykernel>=6.29,<8", "nbclient>=0.10,<1", "nbformat>=5.10,<6"],
   "cuda": ["jax[cuda12]"],
-  "tpu": ["jax[tpu]"],
+  "tpu": ["jax[tpu]", "etils[epath-gcs]>=1.9,<2"],
 }
 
 setup(

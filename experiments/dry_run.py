@@ -67,7 +67,7 @@ class Group:
 
 
 def describe(config: ConfigDict, workdir: str) -> str:
-  """The plan as text; trains nothing and writes nothing into the workdir.
+  """The plan as text; trains nothing and leaves no stage in the workdir.
 
   Models that are missing at the root of a chain are made, since their shapes are needed, and thrown away.
 
@@ -76,7 +76,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
   """
   runner.use_all_cores()
   planned = runner.plan_of(config)
-  with _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
+  with runner.enough_memory(), _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
     wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
     missing = loop.missing_stages(store, planned.stages)
     groups, seconds = [], 0.0

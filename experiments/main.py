@@ -33,12 +33,15 @@ def main(argv: list[str]) -> None:
     raise InputError("config: missing; use --config=configs/<name>.py:<preset>, as configs/quickstart.py:quick")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  cluster.join()
+  if not _DRY_RUN.value:
+    cluster.join()
   # Imported here, so that --help does not wait for JAX.
   from experiments import runner
   from finetune_wrappers.training import hosts
 
   if _DRY_RUN.value:
+    if cluster.DISTRIBUTED.value:
+      raise InputError("dry_run: not together with --distributed; one host alone can tell")
     from experiments import dry_run
 
     print(dry_run.describe(_CONFIG.value, _WORKDIR.value))
@@ -48,7 +51,7 @@ def main(argv: list[str]) -> None:
       folder, short = runner.run(_CONFIG.value, _WORKDIR.value, stopping)
     except runner.Interrupted as error:
       print(f"{error}; the same command goes on from there", file=sys.stderr)
-      sys.exit(_SIGNALLED + stopping.signal)
+      sys.exit(_SIGNALLED + (stopping.signal or signal.SIGTERM))  # another host may have had the signal
     except runner.LanesFailed as error:
       print(f"error: {error}; the others are trained and kept", file=sys.stderr)
       sys.exit(_SOME_FAILED)

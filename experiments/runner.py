@@ -1,5 +1,6 @@
 """Runs a config: trains what it needs and is missing, measures, writes rows, reports."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -8,7 +9,7 @@ import json
 import os
 import pathlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from experiments.progress import Progress
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
 from finetune_wrappers.training import hosts
-from finetune_wrappers.training.cohort import Layout
+from finetune_wrappers.training.cohort import Layout, out_of_memory
 from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import Stage
@@ -51,13 +52,20 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
     Interrupted: if `stopping` says so; likewise.
   """
   use_all_cores()
+  planned = plan_of(config)
+  with enough_memory(), compiled.reused(config.compilation_cache, workdir):
+    return _run(config, planned, workdir, stopping)
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+  """Turns a lack of memory into one line."""
   try:
-    with compiled.reused(config.compilation_cache, workdir):
-      return _run(config, workdir, stopping)
+    yield
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-      raise InputError(f"memory: too little for this config; use {_SMALLER}") from error
-    raise
+    if not out_of_memory(error):
+      raise
+    raise InputError(f"memory: too little for this config; use {_SMALLER}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +112,8 @@ def use_all_cores() -> None:
     return
 
 
-def _run(config: ConfigDict, workdir: str, stopping: Callable[[], bool]) -> tuple[epath.Path, str]:
-  planned, store = plan_of(config), Store(workdir)
+def _run(config: ConfigDict, planned: Planned, workdir: str, stopping) -> tuple[epath.Path, str]:
+  store = Store(workdir)
   folder = store.root / config.name
   with Progress() as progress:
     _trainer(config, planned, store, progress, stopping).run(planned.stages)

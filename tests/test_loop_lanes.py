@@ -1,6 +1,7 @@
 """The trainer where lanes change their company: other groupings, too little memory. Stages are test_loop's."""
 
 import contextlib
+import dataclasses
 import errno
 import itertools
 import types
@@ -148,3 +149,41 @@ def test_a_programs_memory_grows_with_its_lanes():
   one, four = (program.memory(params[:n], cohorts.lane_arrays(lanes[:n])) for n in (1, 4))
   weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params[0]))
   assert one > 2 * weights and four > 3 * one  # weights and momentum, at the least
+
+
+def test_a_checkpoint_before_the_first_evaluation_is_kept_too(tmp_path, monkeypatch):
+  monkeypatch.setattr(cohort_run, "_PART_SECONDS", 0)
+  late = dataclasses.replace(FINETUNE, settings=dataclasses.replace(FINETUNE.settings, eval_steps=(8,)))
+  left = iter([False] * 5)
+  with pytest.raises(Interrupted, match="stopped at step [1-7] of 8"):
+    trainer(Store(tmp_path / "cut"), stopping=lambda: next(left, True)).run([late])
+  for name in ("cut", "whole"):
+    trainer(Store(tmp_path / name)).run([late])
+  same_stages(Store(tmp_path / "cut"), Store(tmp_path / "whole"), [late])
+
+
+def test_a_layout_that_does_not_fit_is_passed_over_in_the_choice(monkeypatch):
+  def timed(program, params, lane, seconds):
+    if program.inner == "map":
+      raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+    return {"compile_seconds": 0.0, "step_seconds": 1.0, "eval_seconds": 0.0}
+
+  monkeypatch.setattr(cohorts, "timed", timed)
+  make = lambda layout: layout  # noqa: E731
+  candidates = [Layout(1, "map"), Layout(1, "vmap")]
+  monkeypatch.setattr(cohorts, "candidate_layouts", lambda lanes, settings: candidates)
+  layout, rates = cohorts.calibrate(make, [None] * 4, None, TINY_SETTINGS, lane_steps=10**9)
+  assert layout == Layout(1, "vmap") and rates == {"1xvmap": 4.0}
+  candidates.pop()
+  with pytest.raises(jax.errors.JaxRuntimeError):
+    cohorts.calibrate(make, [None] * 4, None, TINY_SETTINGS, lane_steps=10**9)
+
+
+def test_what_killed_saves_left_goes_when_everything_is_trained(tmp_path):
+  store = Store(tmp_path)
+  trainer(store).run([ROOT])
+  for name in (f".{ROOT.key}-1", f".{OTHER.key}-1"):
+    (tmp_path / "stages" / name).mkdir()
+  trainer(store).run([ROOT])
+  left = sorted(path.name for path in (tmp_path / "stages").iterdir())
+  assert left == sorted([ROOT.key, f".{OTHER.key}-1"]), "of a stage that is not there, it may be another process's"

@@ -78,18 +78,33 @@ class Checkpoints:
 
   def tidy(self, done: Callable[[str], bool]) -> None:
     """Removes the checkpoints of which every lane is done."""
-    for _, folder, members in self._newest_first() if hosts.is_first() else ():
-      if all(map(done, members)):
-        remove(folder)
+    for folder in self._folder.iterdir() if hosts.is_first() else ():
+      members = _members(folder)
+      if members and all(map(done, members)):
+        for step in _steps_in(folder):
+          remove(folder / str(step))
+        remove(folder)  # last, so that what a kill leaves is still known to be done with
 
   def _newest_first(self) -> list[tuple[int, Any, list[str]]]:
     """(step, folder of its cohort, lanes) of everything there."""
     found = []
     for folder in self._folder.iterdir():
-      with contextlib.suppress(OSError, ValueError, TypeError):  # foreign, or removed meanwhile
-        members = [str(lane) for lane in json.loads((folder / "lanes.json").read_text())]
-        found += [(int(path.name), folder, members) for path in folder.iterdir() if path.name.isdigit()]
+      members = _members(folder)
+      found += [(step, folder, members) for step in _steps_in(folder)] if members else []
     return sorted(found, key=lambda entry: (-entry[0], str(entry[1])))
+
+
+def _members(folder) -> list[str]:
+  """The lanes of a cohort's folder; none if it is foreign, or was removed meanwhile."""
+  with contextlib.suppress(OSError, ValueError, TypeError):
+    return [str(lane) for lane in json.loads((folder / "lanes.json").read_text())]
+  return []
+
+
+def _steps_in(folder) -> list[int]:
+  with contextlib.suppress(OSError):
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+  return []
 
 
 def _read(folder, lanes: Sequence[str]) -> Any:

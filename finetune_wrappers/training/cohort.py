@@ -164,6 +164,11 @@ def _require_divides(settings: Recipe, devices: int) -> None:
   require(settings.batch_size % parts == 0, "layout.devices", devices, allowed)
 
 
+def out_of_memory(error: Exception) -> bool:
+  """Whether a device, or the machine, had too little."""
+  return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def device_memory() -> int | None:
   """Bytes of a device that programs can have; None where the device does not say, as on a CPU."""
   stats = jax.local_devices()[0].memory_stats()
@@ -203,7 +208,7 @@ def calibrate(
   """Times candidate layouts for a moment each and returns the fastest.
 
   Every further layout costs a compilation; where that is long beside all the training there is to do, the first
-  is taken as it is.
+  is taken as it is. One that does not fit into memory is passed over.
 
   Args:
     make: Layout -> Cohort.
@@ -217,13 +222,20 @@ def calibrate(
     (fastest layout, {"<devices>x<inner>": lane-steps per second}).
   """
   lanes = len(params)
-  layouts = candidate_layouts(lanes, settings)
-  rates = {}
-  for layout in layouts:
-    found = timed(make(layout), params, lane, seconds)
+  rates, error = {}, None
+  for layout in candidate_layouts(lanes, settings):
+    try:
+      found = timed(make(layout), params, lane, seconds)
+    except jax.errors.JaxRuntimeError as raised:
+      if not out_of_memory(raised):
+        raise
+      error = raised
+      continue
     rates[layout] = lanes / found["step_seconds"]
     if lane_steps / rates[layout] < _WORTH_CALIBRATING * found["compile_seconds"]:
       break
+  if not rates and error:
+    raise error
   fastest = max(rates, key=lambda layout: rates[layout])
   return fastest, {f"{layout.devices}x{layout.inner}": rate for layout, rate in rates.items()}
 

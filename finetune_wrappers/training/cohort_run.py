@@ -44,7 +44,8 @@ class CohortRun:
       return
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kept)
     self._state = self._program.lay_out(self._like(stacked["state"]))
-    self._metrics, self._losses = list(stacked["metrics"].swapaxes(0, 1)), list(stacked["losses"].swapaxes(0, 1))
+    if "metrics" in stacked:
+      self._metrics, self._losses = (list(stacked[name].swapaxes(0, 1)) for name in ("metrics", "losses"))
     self.position = position
 
   def _like(self, leaves: Sequence[np.ndarray]) -> Any:
@@ -82,7 +83,8 @@ class CohortRun:
 
   def checkpoint(self) -> dict[str, Any]:
     """What `begin` needs to go on from here, with one entry for each lane."""
-    return {"state": jax.tree.leaves(self._gathered(self._state)), **self._curves()}
+    curves = self._curves() if self._metrics else {}  # Orbax keeps no empty arrays
+    return {"state": jax.tree.leaves(self._gathered(self._state)), **curves}
 
   def results(self) -> list[dict[str, Any]]:
     """What is kept of each lane at the end: parameters, curves and where they were measured."""

@@ -21,6 +21,7 @@ from finetune_wrappers.types import canonical_json
 
 CHECKPOINT_SECONDS = 60.0
 
+_LOCKED_SECONDS = 0.5  # until what other processes hold is asked for again
 _MOST_LANES = 64  # of an accelerator
 _SHARE_OF_MEMORY = 0.8  # the rest is for evaluation, and for what XLA needs beside the program
 
@@ -96,8 +97,8 @@ class Trainer:
     """
     missing = missing_stages(self._store, stages)
     self._total = sum(_steps(stage) for stage in missing)
-    wanted = {stage.key: stage for stage in missing}
-    for stage in missing:
+    wanted = {s.key: s for stage in stages for s in ancestors(stage)}
+    for stage in wanted.values():
       if isinstance(stage, TrainStage):
         self._ahead[identity_of(stage)] += _steps(stage)
     while True:
@@ -109,6 +110,9 @@ class Trainer:
           break
         self._make([wanted[key] for key in keys])
         hosts.wait()
+    self._checkpoints.tidy(self._store.has_key)
+    if hosts.is_first():
+      self._store.tidy()
     if self._failed:
       raise LanesFailed(list(self._failed.values()))
 
@@ -127,6 +131,8 @@ class Trainer:
       free = [s.key for s in self._lock_some(group, held) if not self._store.has(s)]
       if free:
         return "", free
+      held.close()
+      time.sleep(_LOCKED_SECONDS)  # other processes are at all of them
 
   def _is_blocked(self, stage: Stage) -> bool:
     return any(s.key in self._failed for s in ancestors(stage))
@@ -138,10 +144,9 @@ class Trainer:
     ordered = sorted(group, key=lambda stage: -far.get(stage.key, 0))
     equal = [list(some) for _, some in itertools.groupby(ordered, lambda stage: far.get(stage.key, 0))]
     programs = [some[i : i + size] for some in equal for i in range(0, len(some), size)]
-    for wait in (False, True):
-      for lanes in programs:
-        if held.enter_context(self._store.lock([lane.key for lane in lanes], wait=wait)):
-          return lanes
+    for lanes in programs:
+      if held.enter_context(self._store.lock([lane.key for lane in lanes])):
+        return lanes
     return []
 
   def lanes_of(self, stage: Stage) -> int:
@@ -165,18 +170,21 @@ class Trainer:
     return max(1, min(_MOST_LANES, int(_SHARE_OF_MEMORY * room / used)))
 
   def _make(self, stages: Sequence[Stage]) -> None:
-    for root in [stage for stage in stages if not isinstance(stage, TrainStage)]:
-      return self._make_root(root)
     lanes = [stage for stage in stages if isinstance(stage, TrainStage)]
+    if not lanes:
+      for root in stages:
+        self._make_root(root)
+      return
     kept = self._checkpoints.load([lane.key for lane in lanes])
     position = kept.get(lanes[0].key, (0, None))[0]
     lanes = [lane for lane in lanes if kept.get(lane.key, (0, None))[0] == position]  # a damaged one is behind
     try:
-      return self._train(lanes, position, [kept[lane.key][1] for lane in lanes if position])
-    except jax.errors.JaxRuntimeError as error:
-      if "RESOURCE_EXHAUSTED" not in str(error):
+      self._train(lanes, position, [kept[lane.key][1] for lane in lanes if position])
+      return
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+      if not cohorts.out_of_memory(error):
         raise
-      return self._make_room(lanes)
+    self._make_room(lanes)  # not in the handler, which holds what filled the memory
 
   def _make_room(self, lanes: Sequence[TrainStage]) -> None:
     """After a device ran out of memory: half as many lanes a program from now on, or one lane less to train."""
@@ -186,7 +194,7 @@ class Trainer:
     else:
       self._failed[lanes[0].key] = lanes[0]
 
-  def _make_root(self, stage: RootStage) -> None:
+  def _make_root(self, stage: Any) -> None:
     self._progress(self._done, self._total, stage.label)
     arrays, facts = self._build(stage)
     self._store.save(stage, arrays, {**facts, **self._provenance()})
@@ -197,10 +205,12 @@ class Trainer:
   def _train(self, lanes: Sequence[TrainStage], position: int, kept: Sequence[Any]) -> None:
     """Trains lanes of one program that have come equally far, from what was kept of each."""
     stage = lanes[0]
-    model = self._model_of(self._store.load(root_of(stage))[1])
-    params = [self._store.load(lane.parent)[0]["params"] for lane in lanes]
+    model = self._model_of(self._store.facts(root_of(stage)))
+    distinct = {lane.parent.key: lane.parent for lane in lanes}
+    parents = {key: self._store.load(parent)[0]["params"] for key, parent in distinct.items()}
+    params = [parents[lane.parent.key] for lane in lanes]
     lane = cohorts.lane_arrays([stage.lane for stage in lanes])
-    program, rates = self._program(model, stage, params, lane)
+    program, rates = self._program(model, stage, params, lane, position)
     run = CohortRun(program, [lane.key for lane in lanes], lane)
     run.begin(params, position, kept)
     self._done += position * len(lanes)
@@ -225,11 +235,11 @@ class Trainer:
       if told and run.position < steps:
         raise Interrupted(f"stopped at step {run.position} of {steps}")
 
-  def _program(self, model, stage: TrainStage, params, lane) -> tuple[cohorts.Cohort, dict]:
+  def _program(self, model, stage: TrainStage, params, lane, position: int) -> tuple[cohorts.Cohort, dict]:
     """The compiled program for these lanes.
 
-    Its layout is chosen once and kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of
-    a sweep, use the layout of more.
+    Its layout is kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of a sweep, use the
+    layout of more, and for more it is chosen anew.
     """
     identity = identity_of(stage)
     rates = {}
@@ -237,7 +247,7 @@ class Trainer:
     if layout is None:
       name = f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
       kept = hosts.agree(lambda: self._store.recall(name))
-      if kept is None or kept["lanes"] < len(params):
+      if kept is None or (kept["lanes"] < len(params) and not position):
         self._progress(self._done, self._total, "choosing a layout")
         layout, rates = cohorts.calibrate(
           lambda x: self._cohort(model, stage, x, identity), params, lane, stage.settings,

@@ -6,8 +6,8 @@
     workdir/locks/<key>.lock          held while a stage is trained, so two processes do not train it twice
 
 A folder is written under another name and renamed when complete: it is there whole or not at all.
-The workdir may be any path that etils knows, such as `gs://bucket/runs`. Locks are the file system's: where it has
-none, one command at a time may use a workdir.
+The workdir may be any path that etils knows, such as `gs://bucket/runs` (which needs gcsfs, and was never tried). Locks
+are the file system's: where it has none, one command at a time may use a workdir.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from orbax.checkpoint import v1 as ocp
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError
+
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
 
 
 class Store:
@@ -43,6 +46,7 @@ class Store:
   def __init__(self, workdir: str | os.PathLike):
     self.root = located(workdir)
     self._is_local = "://" not in str(self.root)
+    _allow_many_files()
     with writing(self.root):
       for name in ("stages", "cohorts", "locks"):
         (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -71,7 +75,8 @@ class Store:
     arrays = jax.tree.map(np.asarray, arrays)
     record = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
     final = self._folder(stage)
-    temporary = final.with_name(f".{final.name}-{hosts.agree(os.getpid)}")
+    # An object store has no renaming of folders: there, stage.json, the last to be written, is what makes a stage.
+    temporary = final.with_name(f".{final.name}-{hosts.agree(os.getpid)}") if self._is_local else final
     with writing(self.root):
       if hosts.is_first():
         remove(temporary)
@@ -84,6 +89,8 @@ class Store:
 
   def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
     (temporary / "stage.json").write_text(record)
+    if not self._is_local:
+      return
     try:
       temporary.rename(self._folder(stage))
     except OSError:
@@ -131,27 +138,33 @@ class Store:
     return self.root / "stages" / stage.key
 
   @contextlib.contextmanager
-  def lock(self, keys: Sequence[str], *, wait: bool = True) -> Iterator[bool]:
-    """Holds these keys against other processes; the system frees them if we are killed.
-
-    Args:
-      keys: of stages. All processes take them in the same order, so that none waits in a circle.
-      wait: until the others are done; otherwise nothing is held if one is taken.
+  def lock(self, keys: Sequence[str]) -> Iterator[bool]:
+    """Holds these keys of stages against other processes; the system frees them if we are killed.
 
     Yields:
-      Whether they are held.
+      Whether they are held; nothing is if another process holds one of them.
     """
     with contextlib.ExitStack() as held:
-      for key in sorted(keys) if self._is_local else ():
+      for key in keys if self._is_local else ():
         with writing(self.root):
           file = held.enter_context((self.root / "locks" / f"{key}.lock").open("w"))
         try:
-          fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+          fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
           held.close()
           yield False
           return
+        except OSError as error:
+          if error.errno not in _NO_LOCKS:
+            raise
       yield True
+
+  def tidy(self) -> None:
+    """Removes what killed saves of finished stages left."""
+    for folder in (self.root / "stages").iterdir():
+      hidden, _, key = folder.name.partition(".")
+      if not hidden and self.has_key(key.partition("-")[0]):
+        remove(folder)
 
   def remember(self, name: str, value: Any) -> None:
     """Keeps a small JSON value, such as the layout that was fastest."""
@@ -162,9 +175,16 @@ class Store:
   def recall(self, name: str) -> Any:
     """What `remember` kept, or None."""
     path = self.root / "locks" / f"{name}.json"
-    with contextlib.suppress(OSError, json.JSONDecodeError):
+    with contextlib.suppress(OSError, ValueError):
       return json.loads(path.read_text())
     return None
+
+
+def _allow_many_files() -> None:
+  """Every lane of a program has a lock, which is an open file; the usual limit is 1024."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  if soft != hard:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def located(workdir: str | os.PathLike) -> epath.Path:
