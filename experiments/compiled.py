@@ -29,7 +29,7 @@ import jax
 from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
 
-from finetune_wrappers.training.store import located
+from finetune_wrappers.files import located
 from finetune_wrappers.types import require
 
 CHOICES = ("auto", "on", "off")

@@ -81,7 +81,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
     missing = loop.missing_stages(store, planned.stages)
     groups, seconds = [], 0.0
     roots = Roots(store, planned.plans[0])
-    trainer = _trainer(config, planned, store)
+    trainer = runner.trainer_of(config, planned, store)
     for lanes in _groups(missing):
       groups.append(_measured(lanes, trainer.lanes_of(lanes[0]), planned.layout, roots, Store(scratch)))
       seconds += groups[-1].seconds
@@ -116,13 +116,6 @@ class Roots:
       arrays, facts = self._made.get(stage.key) or self._made.setdefault(stage.key, self._plan.build(stage))
       self.seconds += time.perf_counter() - begun
     return self._plan.restore(facts), arrays["params"]
-
-
-def _trainer(config: ConfigDict, planned: runner.Planned, store: Store) -> loop.Trainer:
-  plan = planned.plans[0]
-  return loop.Trainer(
-    store, build=plan.build, model_of=plan.restore, layout=planned.layout, lanes_per_program=config.lanes_per_program
-  )
 
 
 def _groups(missing: Sequence[Stage]) -> list[list[TrainStage]]:

@@ -22,8 +22,9 @@ from experiments.measures import Measured
 from experiments.models import Models
 from experiments.plan import Plan
 from experiments.progress import Progress
+from finetune_wrappers.files import write_atomically
 from finetune_wrappers.reporting.plots import save_figure
-from finetune_wrappers.reporting.rows import read_rows, write_atomically, write_rows
+from finetune_wrappers.reporting.rows import read_rows, write_rows
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.cohort import Layout, out_of_memory
 from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer
@@ -116,7 +117,7 @@ def _run(config: ConfigDict, planned: Planned, workdir: str, stopping) -> tuple[
   store = Store(workdir)
   folder = store.root / config.name
   with Progress() as progress:
-    _trainer(config, planned, store, progress, stopping).run(planned.stages)
+    trainer_of(config, planned, store, progress=progress, stopping=stopping).run(planned.stages)
     measured = _measure(config, planned, store, progress, stopping)
   if not hosts.is_first():
     return folder, ""
@@ -151,17 +152,17 @@ def report(config: ConfigDict, folder: epath.Path) -> str:
   return made.short
 
 
-def _trainer(config: ConfigDict, planned: Planned, store: Store, progress, stopping) -> Trainer:
+def trainer_of(config: ConfigDict, planned: Planned, store: Store, **options) -> Trainer:
+  """The trainer of a config; options are the Trainer's own."""
   return Trainer(
     store,
     build=planned.plans[0].build,
     model_of=planned.plans[0].restore,
     layout=planned.layout,
     lanes_per_program=config.lanes_per_program,
-    progress=progress,
     checkpoint_seconds=config.checkpoint_seconds,
-    stopping=stopping,
     facts={"commit": _commit()},
+    **options,
   )
 
 

@@ -92,9 +92,7 @@ _FINETUNE = {
 _REFT = {"measure": FLAG, "c_tr": _SHARE, "threshold": _SHARE_ABOVE_0, "learning_rates": Many(_ABOVE_0)}
 _PRUNING = {
   "scores": Many(one_of(*pruning.SCORES, pruning.ITERATIVE)),  # random pruning always runs, with keys of its own
-  "scopes": Many(
-    text("all, near_zero, matrices, blocks or a path as blocks_1/attn/value/kernel", r"[a-z_0-9/]{1,200}")
-  ),
+  "scopes": Many(text(f"{', '.join(pruning.SCOPES)} or a path as blocks_1/attn/value/kernel", r"[a-z_0-9/]{1,200}")),
   "units": Many(one_of(*pruning.UNITS)),
   "ks": Many(_COUNT),
   "iterative_every": _SIZE,

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from finetune_wrappers.files import write_atomically
 from finetune_wrappers.reporting import rows as rows_module
-from finetune_wrappers.reporting.rows import REQUIRED, group, make_row, read_rows, select, write_atomically, write_rows
+from finetune_wrappers.reporting.rows import REQUIRED, group, make_row, read_rows, select, write_rows
 from finetune_wrappers.types import InputError
 
 GOOD = {

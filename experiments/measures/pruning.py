@@ -15,7 +15,6 @@ from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
-_SCOPES = ("all", "near_zero", "matrices", "blocks")
 _KINDS = ("bias", "kernel")
 _NAMES = {"query": "Q", "key": "K", "value": "V", "linear": "O", "linear_1": "in", "linear_2": "out"}
 
@@ -54,9 +53,12 @@ def _check_one_model(config) -> None:
 def _check_scope(plan, scope: str) -> None:
   """As `pruning.scope_mask` will, without the parameters."""
   paths = _paths(3) if plan.setting == "tracr" else _paths(plan.config.model.blocks, learned=True)
-  known = scope in _SCOPES or any(path == scope or path.startswith(f"{scope}/") for path in paths)
+  known = scope in pruning.SCOPES or any(path == scope or path.startswith(f"{scope}/") for path in paths)
   require(
-    known, "pruning.scopes", scope, f"{', '.join(_SCOPES)}, or one of {', '.join(paths)}, or what they begin with"
+    known,
+    "pruning.scopes",
+    scope,
+    f"{', '.join(pruning.SCOPES)}, or one of {', '.join(paths)}, or what they begin with",
   )
 
 

@@ -20,6 +20,7 @@ SCORES = ("gradient", "gradient_abs", "magnitude")
 RANDOM = "random"  # `random_scores`
 ITERATIVE = "gradient_iterative"  # the gradient score, taken anew after each unit: `iterative_ranks`
 UNITS = ("weight", "neuron")
+SCOPES = ("all", "near_zero", "matrices", "blocks")  # and paths
 _NEVER = np.iinfo(np.int32).max  # the place of what is not pruned
 _NEAR_ZERO = 0.5  # Tracr's own weights are 0 or at least 1 in size, but for the thresholds of its MLPs
 
@@ -72,7 +73,7 @@ def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Pa
     return path == scope or path.startswith(scope + "/")
 
   if not any(inside(path) for path in paths):
-    raise InputError(f"scope: {scope!r} is not one of all, near_zero, matrices, blocks, {', '.join(sorted(paths))}")
+    raise InputError(f"scope: {scope!r} is not one of {', '.join([*SCOPES, *sorted(paths)])}")
   return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, inside(_name(p))), params)
 
 

@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from finetune_wrappers.files import write_atomically
 from finetune_wrappers.reporting import style
-from finetune_wrappers.reporting.rows import write_atomically
 from finetune_wrappers.types import InputError
 
 XSCALES = ("linear", "log", "symlog")

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from finetune_wrappers.files import write_atomically
 from finetune_wrappers.types import InputError, canonical_json
 
 Row = dict[str, Any]
@@ -174,26 +175,6 @@ def group(rows: Iterable[Row], *keys: str) -> dict[tuple, list[Row]]:
   for row in rows:
     groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
   return groups
-
-
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-  """Writes a file whole or not at all, by a temporary file beside it; makes its folder if missing.
-
-  Raises:
-    OSError: if it cannot be written; no temporary file is left.
-  """
-  final = epath.Path(path)
-  final.parent.mkdir(parents=True, exist_ok=True)
-  temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
-  try:
-    with temporary.open("wb") as file:
-      file.write(data)
-      file.flush()
-      if "://" not in str(final):
-        os.fsync(file.fileno())
-    temporary.replace(final)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

@@ -1,9 +1,8 @@
 """Counter and Max-identifier (paper part A): exact samplers that run on the device under jit.
 
-Neither rejects. A string is drawn in two steps: first the statistic that decides whether it carries the
-spurious correlation, from its exact distribution given that it does or does not; then a uniform string
-among those that have that statistic. So C_Tr = 0 contains no correlated string and C_Tr = 1 no other, and
-within each class strings are uniform.
+Neither rejects. First the statistic that decides whether a string carries the spurious correlation is drawn, from
+its exact distribution given that it does or does not; then a uniform string among those that have it. So C_Tr = 0
+contains no correlated string and C_Tr = 1 no other, and within each class strings are uniform.
 
 Worked example, Counter, O_PT = a, O_FT = b, q = 1: "babc" has count(b) - count(a) = 2 - 1 = 1 and carries
 the correlation; its answers are r(x, O_PT) = 1 and r(x, O_FT) = 2. Max-identifier, ranks 1 and 3, q = 2:

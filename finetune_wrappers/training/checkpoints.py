@@ -16,8 +16,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from finetune_wrappers.files import remove, write_atomically
 from finetune_wrappers.training import hosts
-from finetune_wrappers.training.store import checksum, load_arrays, remove, write_atomic, writing
+from finetune_wrappers.training.store import checksum, load_arrays, writing
 
 
 class Checkpoints:
@@ -48,7 +49,7 @@ class Checkpoints:
     with writing(self._root):
       if hosts.is_first():
         folder.mkdir(exist_ok=True)
-        write_atomic(folder / "lanes.json", json.dumps(list(lanes)))
+        write_atomically(folder / "lanes.json", json.dumps(list(lanes)).encode())
         remove(folder / str(step))
       hosts.wait()
       ocp.save(folder / str(step), {"checksum": _checksum(lanes, arrays), "arrays": arrays})

@@ -26,6 +26,7 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from finetune_wrappers.files import located, remove, write_atomically
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError
@@ -170,7 +171,7 @@ class Store:
     """Keeps a small JSON value, such as the layout that was fastest."""
     path = self.root / "locks" / f"{name}.json"
     with writing(self.root):
-      write_atomic(path, json.dumps(value, sort_keys=True))
+      write_atomically(path, json.dumps(value, sort_keys=True).encode())
 
   def recall(self, name: str) -> Any:
     """What `remember` kept, or None."""
@@ -187,12 +188,6 @@ def _allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def located(workdir: str | os.PathLike) -> epath.Path:
-  """The workdir wherever it is, whole if it is a folder of this machine."""
-  given = epath.Path(workdir)
-  return given if "://" in str(given) else given.absolute()
-
-
 def load_arrays(folder: epath.Path) -> Any:
   """Reads a pytree of NumPy arrays with Orbax; of several hosts, by all of them together."""
   return jax.tree.map(np.asarray, ocp.load(folder))
@@ -206,19 +201,6 @@ def checksum(arrays: Any) -> str:
     digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
     digest.update(leaf.tobytes())
   return digest.hexdigest()
-
-
-def write_atomic(path: epath.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  temporary = path.with_name(f".{path.name}-{os.getpid()}")
-  temporary.write_text(text)
-  temporary.replace(path)
-
-
-def remove(folder: epath.Path) -> None:
-  """Removes a folder and what is in it, if it is there."""
-  with contextlib.suppress(OSError):
-    folder.rmtree()
 
 
 @contextlib.contextmanager
