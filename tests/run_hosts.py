@@ -8,6 +8,8 @@ import sys
 
 import jax
 
+from finetune_wrappers.types import InputError
+
 
 def main(workdir, number, place, port, devices, inner):
   jax.config.update("jax_num_cpu_devices", devices)
@@ -27,7 +29,15 @@ def main(workdir, number, place, port, devices, inner):
   except Interrupted as error:
     print(error)
   test_loop.trainer(Store(workdir), layout=layout).run(test_loop.WANTED)
+  try:
+    hosts.agree(refuse)
+  except InputError as error:
+    print(f"refused: {error}")
   print(json.dumps(hosts.agree(lambda: {"decided by": place})))
+
+
+def refuse():
+  raise InputError("workdir: is full")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from finetune_wrappers.types import InputError
+
 
 def is_first() -> bool:
   """Whether this host writes and decides."""
@@ -22,14 +24,27 @@ def agree(decide: Callable[[], Any]) -> Any:
 
   Args:
     decide: returns JSON values; with one host, anything.
+
+  Raises:
+    InputError: on every host, if `decide` does.
   """
   if jax.process_count() == 1:
     return decide()
-  said = json.dumps(decide()).encode() if is_first() else b""
+  said = json.dumps(_outcome(decide)).encode() if is_first() else b""
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
   padded = np.zeros(size, np.uint8)
   padded[: len(said)] = np.frombuffer(said, np.uint8)
-  return json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)))
+  heard = json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)))
+  if "error" in heard:
+    raise InputError(heard["error"])
+  return heard["value"]
+
+
+def _outcome(decide: Callable[[], Any]) -> dict[str, Any]:
+  try:
+    return {"value": decide()}
+  except InputError as error:  # a disk that is full, say; the others would wait for this host
+    return {"error": str(error)}
 
 
 def wait() -> None:
