@@ -117,13 +117,18 @@ class Trainer:
       raise LanesFailed(list(self._failed.values()))
 
   def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack) -> tuple[str, list[str]]:
-    """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held."""
+    """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held.
+
+    What is finished leaves `wanted`, on the host that decides.
+    """
     while True:
-      left = [s for s in wanted.values() if not self._store.has(s) and not self._is_blocked(s)]
+      for key in [key for key, stage in wanted.items() if self._store.has(stage)]:
+        del wanted[key]
+      left = [stage for stage in wanted.values() if not self._is_blocked(stage)]
       self._done = self._total - sum(map(_steps, left))
       if left and self._stopping():
         return f"stopped with {len(left)} stages left", []
-      ready = [s for s in left if not isinstance(s, TrainStage) or self._store.has(s.parent)]
+      ready = [s for s in left if not isinstance(s, TrainStage) or s.parent.key not in wanted]
       roots = [s for s in ready if not isinstance(s, TrainStage)]
       group = roots[:1] or _same_program([s for s in ready if isinstance(s, TrainStage)])
       if not group:
