@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -30,7 +31,7 @@ from finetune_wrappers.training.cohort import Layout, out_of_memory
 from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import Stage
-from finetune_wrappers.training.store import Store, writing
+from finetune_wrappers.training.store import DamagedStage, Store, writing
 from finetune_wrappers.types import InputError
 
 __all__ = ["Interrupted", "LanesFailed", "diverged", "plan_of", "report", "run", "use_all_cores"]
@@ -55,7 +56,7 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
   use_all_cores()
   planned = plan_of(config)
   with enough_memory(), compiled.reused(config.compilation_cache, workdir):
-    return _run(config, planned, workdir, stopping)
+    return _run_again(config, planned, Store(workdir), stopping)
 
 
 @contextlib.contextmanager
@@ -113,8 +114,21 @@ def use_all_cores() -> None:
     return
 
 
-def _run(config: ConfigDict, planned: Planned, workdir: str, stopping) -> tuple[epath.Path, str]:
-  store = Store(workdir)
+def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> tuple[epath.Path, str]:
+  """Until no stage turns out to be damaged; each is set aside once."""
+  aside: set[str] = set()
+  while True:
+    try:
+      return _run(config, planned, store, stopping)
+    except DamagedStage as error:
+      if error.stage.key in aside:
+        raise
+      aside.add(error.stage.key)
+      store.set_aside(error.stage)
+      print(f"warning: {error}; it was moved to {store.root / 'damaged'}", file=sys.stderr)
+
+
+def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> tuple[epath.Path, str]:
   folder = store.root / config.name
   with Progress() as progress:
     trainer_of(config, planned, store, progress=progress, stopping=stopping).run(planned.stages)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 
 from etils import epath
 
@@ -20,7 +21,7 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
   """
   final = epath.Path(path)
   final.parent.mkdir(parents=True, exist_ok=True)
-  temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+  temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.tmp")
   try:
     with temporary.open("wb") as file:
       file.write(data)

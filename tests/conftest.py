@@ -1,4 +1,4 @@
-"""Compilation made cheap: little optimisation, and one cache for the whole run, since many tests compile the same."""
+"""Compilation made cheap: one cache for the whole run, and little optimisation unless tests train for minutes."""
 
 import gc
 import os
@@ -17,7 +17,8 @@ def pytest_configure(config):
   if _CACHE not in os.environ:
     config.stash[_made] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="jax-cache-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-  os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+  if config.option.markexpr not in ("quick", "slow"):
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 
 def pytest_unconfigure(config):

@@ -3,6 +3,7 @@
 Arguments: workdir, number of hosts, which of them this is, port, devices of each, inner of the layout.
 """
 
+import errno
 import json
 import sys
 
@@ -33,11 +34,19 @@ def main(workdir, number, place, port, devices, inner):
     hosts.agree(refuse)
   except InputError as error:
     print(f"refused: {error}")
+  try:
+    hosts.on_first(fill)
+  except OSError as error:
+    print(f"errno {error.errno}")
   print(json.dumps(hosts.agree(lambda: {"decided by": place})))
 
 
 def refuse():
   raise InputError("workdir: is full")
+
+
+def fill():
+  raise OSError(errno.ENOSPC, "no space")
 
 
 if __name__ == "__main__":

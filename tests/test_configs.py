@@ -8,6 +8,7 @@ import pytest
 
 from experiments import runner
 from finetune_wrappers.reporting.rows import read_rows, select
+from finetune_wrappers.training.stages import root_of
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(
@@ -49,6 +50,22 @@ def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypat
   monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._make_root", None)
   runner.run(config, str(workdir))
   assert (folder / "rows.jsonl").read_bytes() == before
+
+
+def test_damaged_stages_are_trained_again_to_the_same_rows_and_kept_aside(workdir, capsys):
+  config = _config("fig27_reft", "smoke")
+  folder, _ = runner.run(config, str(workdir))
+  before = (folder / "rows.jsonl").read_bytes()
+  trained = next(stage for stage in runner.plan_of(config).stages if stage.kind == "reft")
+  damaged = [trained.key, root_of(trained).key]
+  for key in damaged:
+    whole = (workdir / "stages" / key / "stage.json").read_text()
+    (workdir / "stages" / key / "stage.json").write_text(whole[: len(whole) // 2])
+  runner.run(config, str(workdir))
+  assert (folder / "rows.jsonl").read_bytes() == before
+  assert sorted(path.name.partition("-")[0] for path in (workdir / "damaged").iterdir()) == sorted(damaged)
+  said = capsys.readouterr().err
+  assert all(f"{key} is truncated" in said for key in damaged)
 
 
 def test_accuracies_stand_beside_guess_baselines_and_random_pruning(workdir):

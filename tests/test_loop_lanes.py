@@ -89,9 +89,9 @@ def test_a_lane_that_fits_in_no_memory_is_named_and_the_others_are_trained(singl
     return advance(self, state, lane, *rest)
 
   monkeypatch.setattr(Cohort, "advance", small)
-  with pytest.raises(LanesFailed, match="finetune counter learning_rate=0.001 c_tr=1.0 seed=0$") as failed:
+  with pytest.raises(LanesFailed, match="alone: finetune counter learning_rate=0.001 c_tr=1.0 seed=0; not") as failed:
     trainer(Store(tmp_path)).run(WANTED)
-  assert failed.value.stages == [OTHER]
+  assert failed.value.stages == [OTHER] and failed.value.blocked == [STILL]
   store = Store(tmp_path)
   assert not store.has(OTHER) and not store.has(STILL)
   same_stages(store, single.store, [ROOT, FINETUNE, REFT])

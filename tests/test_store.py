@@ -18,7 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training.stages import CompileStage
-from finetune_wrappers.training.store import Store, checksum, writing
+from finetune_wrappers.training.store import DamagedStage, Store, checksum, writing
 from finetune_wrappers.types import InputError
 
 FACTS = {"device": "cpu", "labels": ["a", "b"], "layout": {"devices": 1, "inner": "map"}, "rate": 0.5, "none": None}
@@ -142,6 +142,39 @@ def test_a_broken_or_missing_description_is_refused(store, text):
   for stage in (stage_of(), stage_of(9)):
     is_refused_and_the_other_loads(store, stage, store.load)
     is_refused_and_the_other_loads(store, stage, store.facts)
+
+
+def test_a_damaged_stage_is_set_aside_whole(store):
+  folder = folder_of(store, stage_of())
+  cut(payload(folder / "arrays"))
+  contents = sorted((path.relative_to(folder), path.read_bytes()) for path in folder.rglob("*") if path.is_file())
+  with pytest.raises(DamagedStage) as damaged:
+    store.load(stage_of())
+  store.set_aside(damaged.value.stage)
+  (moved,) = (pathlib.Path(store.root) / "damaged").iterdir()
+  assert sorted((path.relative_to(moved), path.read_bytes()) for path in moved.rglob("*") if path.is_file()) == contents
+  assert not store.has(stage_of()) and store.has(stage_of(1))
+  store.save(stage_of(), arrays_of(), FACTS)
+  same(store.load(stage_of())[0], arrays_of())
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    OSError(errno.EIO, "bad"),
+    PermissionError(errno.EACCES, "no"),
+    ValueError("NOT_OK [os_error_code='5']"),
+    MemoryError(),
+  ],
+)
+def test_a_disk_that_does_not_answer_or_too_little_memory_is_no_damage(store, error, monkeypatch):
+  def fail(*_):
+    raise error
+
+  monkeypatch.setattr(ocp, "load", fail)
+  with pytest.raises((InputError, MemoryError)) as raised:
+    store.load(stage_of())
+  assert not isinstance(raised.value, DamagedStage)
 
 
 @pytest.mark.parametrize("part", ["", "arrays"])

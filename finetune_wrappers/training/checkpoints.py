@@ -47,16 +47,9 @@ class Checkpoints:
     """
     folder = self._folder / hashlib.sha256(" ".join(lanes).encode()).hexdigest()[:16]
     with writing(self._root):
-      if hosts.is_first():
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / "lanes.json", json.dumps(list(lanes)).encode())
-        remove(folder / str(step))
-      hosts.wait()
+      hosts.on_first(lambda: _make_ready(folder, lanes, step))
       ocp.save(folder / str(step), {"checksum": _checksum(lanes, arrays), "arrays": arrays})
-      for other in folder.iterdir() if hosts.is_first() else ():
-        if other.name not in (str(step), "lanes.json"):
-          remove(other)
-      hosts.wait()
+      hosts.on_first(lambda: _keep_only(folder, step))
 
   def load(self, lanes: Sequence[str]) -> dict[str, tuple[int, Any]]:
     """(step, arrays [...]) of the newest whole checkpoint of each of these lanes; a lane without one is left out."""
@@ -78,8 +71,8 @@ class Checkpoints:
     return far
 
   def tidy(self, done: Callable[[str], bool]) -> None:
-    """Removes the checkpoints of which every lane is done."""
-    for folder in self._folder.iterdir() if hosts.is_first() else ():
+    """Removes the checkpoints of which every lane is done; of several hosts, for one of them to do."""
+    for folder in self._folder.iterdir():
       members = _members(folder)
       if members and all(map(done, members)):
         for step in _steps_in(folder):
@@ -93,6 +86,18 @@ class Checkpoints:
       members = _members(folder)
       found += [(step, folder, members) for step in _steps_in(folder)] if members else []
     return sorted(found, key=lambda entry: (-entry[0], str(entry[1])))
+
+
+def _make_ready(folder, lanes: Sequence[str], step: int) -> None:
+  folder.mkdir(exist_ok=True)
+  write_atomically(folder / "lanes.json", json.dumps(list(lanes)).encode())
+  remove(folder / str(step))
+
+
+def _keep_only(folder, step: int) -> None:
+  for other in folder.iterdir():
+    if other.name not in (str(step), "lanes.json"):
+      remove(other)
 
 
 def _members(folder) -> list[str]:

@@ -27,6 +27,7 @@ def agree(decide: Callable[[], Any]) -> Any:
 
   Raises:
     InputError: on every host, if `decide` does.
+    OSError: likewise.
   """
   if jax.process_count() == 1:
     return decide()
@@ -35,16 +36,30 @@ def agree(decide: Callable[[], Any]) -> Any:
   padded = np.zeros(size, np.uint8)
   padded[: len(said)] = np.frombuffer(said, np.uint8)
   heard = json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)))
+  if "errno" in heard:
+    raise OSError(heard["errno"], heard["error"])
   if "error" in heard:
     raise InputError(heard["error"])
   return heard["value"]
 
 
+def on_first(action: Callable[[], None]) -> None:
+  """Does it on the first host; the others wait until it is done.
+
+  Raises:
+    InputError: on every host, if `action` does.
+    OSError: likewise.
+  """
+  agree(action)
+
+
 def _outcome(decide: Callable[[], Any]) -> dict[str, Any]:
   try:
     return {"value": decide()}
-  except InputError as error:  # a disk that is full, say; the others would wait for this host
+  except InputError as error:  # the others would wait for this host
     return {"error": str(error)}
+  except OSError as error:  # a disk that is full, say
+    return {"errno": error.errno, "error": str(error)}
 
 
 def wait() -> None:

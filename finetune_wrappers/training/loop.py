@@ -35,12 +35,13 @@ class LanesFailed(Exception):
 
   Attributes:
     stages: which.
+    blocked: those that start from them, and so were not begun.
   """
 
-  def __init__(self, stages: Sequence[TrainStage]):
-    self.stages = stages
-    lanes = "; ".join(stage.label for stage in stages)
-    super().__init__(f"memory of a device: too small for these lanes, each alone: {lanes}")
+  def __init__(self, stages: Sequence[Stage], blocked: Sequence[Stage]):
+    self.stages, self.blocked = stages, blocked
+    text = f"memory of a device: too small for these lanes, each alone: {_labels(stages)}"
+    super().__init__(text + (f"; not begun, as they start from those: {_labels(blocked)}" if blocked else ""))
 
 
 class Trainer:
@@ -110,11 +111,10 @@ class Trainer:
           break
         self._make([wanted[key] for key in keys])
         hosts.wait()
-    self._checkpoints.tidy(self._store.has_key)
-    if hosts.is_first():
-      self._store.tidy()
+    hosts.on_first(self._tidy)
     if self._failed:
-      raise LanesFailed(list(self._failed.values()))
+      blocked = [s for s in wanted.values() if s.key not in self._failed and self._is_blocked(s)]
+      raise LanesFailed(list(self._failed.values()), blocked)
 
   def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack) -> tuple[str, list[str]]:
     """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held.
@@ -130,7 +130,8 @@ class Trainer:
         return f"stopped with {len(left)} stages left", []
       ready = [s for s in left if not isinstance(s, TrainStage) or s.parent.key not in wanted]
       roots = [s for s in ready if not isinstance(s, TrainStage)]
-      group = roots[:1] or _same_program([s for s in ready if isinstance(s, TrainStage)])
+      programs = {s.key: identity_of(s) for s in ready if isinstance(s, TrainStage)}
+      group = roots[:1] or [s for s in ready if programs[s.key] == programs[ready[0].key]]
       if not group:
         return "", []
       free = [s.key for s in self._lock_some(group, held) if not self._store.has(s)]
@@ -138,6 +139,10 @@ class Trainer:
         return "", free
       held.close()
       time.sleep(_LOCKED_SECONDS)  # other processes are at all of them
+
+  def _tidy(self) -> None:
+    self._checkpoints.tidy(self._store.has_key)
+    self._store.tidy()
 
   def _is_blocked(self, stage: Stage) -> bool:
     return any(s.key in self._failed for s in ancestors(stage))
@@ -224,7 +229,7 @@ class Trainer:
     for done, arrays in zip(lanes, run.results(), strict=True):
       own = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
       self._store.save(done, arrays, {**facts, **own})
-    self._checkpoints.tidy(self._store.has_key)
+    hosts.on_first(lambda: self._checkpoints.tidy(self._store.has_key))
 
   def _advance_to_end(self, run: CohortRun, lanes: Sequence[TrainStage]) -> None:
     kinds = "+".join(dict.fromkeys(lane.kind for lane in lanes))
@@ -259,8 +264,7 @@ class Trainer:
           lane_steps=self._ahead[identity],
         )  # fmt: skip
         kept = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
-        if hosts.is_first():
-          self._store.remember(name, kept)
+        hosts.on_first(lambda: self._store.remember(name, kept))
       else:
         layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
     return self._cohort(model, stage, layout, identity), rates
@@ -279,6 +283,10 @@ def identity_of(stage: TrainStage) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _labels(stages: Sequence[Stage]) -> str:
+  return "; ".join(stage.label for stage in stages)
+
+
 def _steps(stage: Stage) -> int:
   return stage.settings.steps if isinstance(stage, TrainStage) else 0
 
@@ -287,11 +295,3 @@ def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:
   """Stages and ancestors that are not finished, parents first, each once."""
   wanted = {s.key: s for stage in stages for s in ancestors(stage)}
   return [stage for stage in wanted.values() if not store.has(stage)]
-
-
-def _same_program(stages: list[TrainStage]) -> list[TrainStage]:
-  if not stages:
-    return []
-  first = stages[0]
-  shapes = root_of(first).architecture
-  return [s for s in stages if s.program == first.program and root_of(s).architecture == shapes]

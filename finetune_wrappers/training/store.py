@@ -3,6 +3,7 @@
     workdir/stages/<key>/arrays/      Orbax: parameters and curves
     workdir/stages/<key>/stage.json   what the stage is, versions, checksum of the arrays
     workdir/cohorts/                  see `checkpoints`
+    workdir/damaged/                  what `set_aside` moved out of the way
     workdir/locks/<key>.lock          held while a stage is trained, so two processes do not train it twice
 
 A folder is written under another name and renamed when complete: it is there whole or not at all.
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import resource
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,7 +33,20 @@ from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError
 
+_OTHER_CONTENTS = "contents do not match its description"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
+
+
+class DamagedStage(InputError):
+  """A stage is truncated, changed or not ours.
+
+  Attributes:
+    stage: which.
+  """
+
+  def __init__(self, stage: Stage, folder: epath.Path, why: str):
+    self.stage = stage
+    super().__init__(f"workdir: stage {folder} is truncated or foreign ({why}); moved away, it is trained again")
 
 
 class Store:
@@ -51,7 +66,7 @@ class Store:
     with writing(self.root):
       for name in ("stages", "cohorts", "locks"):
         (self.root / name).mkdir(parents=True, exist_ok=True)
-      probe = self.root / "locks" / f".probe-{os.getpid()}"
+      probe = self.root / "locks" / f".probe-{uuid.uuid4().hex}"
       probe.write_text("")
       probe.unlink()
 
@@ -77,16 +92,12 @@ class Store:
     record = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
     final = self._folder(stage)
     # An object store has no renaming of folders: there, stage.json, the last to be written, is what makes a stage.
-    temporary = final.with_name(f".{final.name}-{hosts.agree(os.getpid)}") if self._is_local else final
+    own = hosts.agree(lambda: uuid.uuid4().hex[:12])  # processes of two containers may have one number
+    temporary = final.with_name(f".{final.name}-{own}") if self._is_local else final
     with writing(self.root):
-      if hosts.is_first():
-        remove(temporary)
-        temporary.mkdir()
-      hosts.wait()
+      hosts.on_first(lambda: _begin(temporary))
       ocp.save(temporary / "arrays", arrays)
-      if hosts.is_first():
-        self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True))
-      hosts.wait()
+      hosts.on_first(lambda: self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True)))
 
   def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
     (temporary / "stage.json").write_text(record)
@@ -103,37 +114,55 @@ class Store:
     """(arrays, facts) of a finished stage.
 
     Raises:
-      InputError: if the folder is truncated, changed or not ours.
+      DamagedStage: if the folder is truncated, changed or not ours.
+      InputError: if it cannot be read.
     """
-    folder = self._folder(stage)
-    try:
-      record = json.loads((folder / "stage.json").read_text())
+    with self._reading(stage) as folder:
+      record = self._record(stage)
       arrays = load_arrays(folder / "arrays")
-      intact = record["stage"] == json.loads(json.dumps(describe(stage))) and record["checksum"] == checksum(arrays)
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
-      raise InputError(self._damaged(folder, type(error).__name__)) from error
-    if not intact:
-      raise InputError(self._damaged(folder, "contents do not match its description"))
+      if record["checksum"] != checksum(arrays):
+        raise DamagedStage(stage, folder, _OTHER_CONTENTS)
     return arrays, record["facts"]
 
   def facts(self, stage: Stage) -> dict[str, Any]:
     """What was kept with a finished stage, without reading its arrays.
 
     Raises:
-      InputError: if the folder is truncated or not ours.
+      DamagedStage: if the folder is truncated or not ours.
+      InputError: if it cannot be read.
     """
+    with self._reading(stage):
+      return self._record(stage)["facts"]
+
+  def _record(self, stage: Stage) -> dict[str, Any]:
+    """What stage.json says, with all its parts."""
+    record = json.loads((self._folder(stage) / "stage.json").read_text())
+    if record["stage"] != json.loads(json.dumps(describe(stage))):
+      raise DamagedStage(stage, self._folder(stage), _OTHER_CONTENTS)
+    return {name: record[name] for name in ("checksum", "facts")}
+
+  @contextlib.contextmanager
+  def _reading(self, stage: Stage) -> Iterator[epath.Path]:
+    """Tells a folder that is damaged from a disk that does not answer."""
     folder = self._folder(stage)
     try:
-      record = json.loads((folder / "stage.json").read_text())
-      ours, facts = record["stage"] == json.loads(json.dumps(describe(stage))), record["facts"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise InputError(self._damaged(folder, type(error).__name__)) from error
-    if not ours:
-      raise InputError(self._damaged(folder, "contents do not match its description"))
-    return facts
+      yield folder
+    except (DamagedStage, MemoryError, jax.errors.JaxRuntimeError):
+      raise
+    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
+      number = _number_of(error)
+      if number not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        raise InputError(f"workdir: stage {folder} cannot be read ({os.strerror(number)}); mend that first") from error
+      raise DamagedStage(stage, folder, type(error).__name__) from error
 
-  def _damaged(self, folder: epath.Path, why: str) -> str:
-    return f"workdir: stage {folder} is truncated or foreign ({why}); delete that folder to train it again"
+  def set_aside(self, stage: Stage) -> None:
+    """Moves a damaged stage's folder to `workdir/damaged`, so that it is trained again and nothing is lost.
+
+    Several hosts call this together.
+    """
+    moved = self.root / "damaged" / f"{stage.key}-{uuid.uuid4().hex[:12]}"
+    with writing(self.root):
+      hosts.on_first(lambda: _move(self._folder(stage), moved))
 
   def _folder(self, stage: Stage) -> epath.Path:
     return self.root / "stages" / stage.key
@@ -181,6 +210,17 @@ class Store:
     return None
 
 
+def _move(folder: epath.Path, where: epath.Path) -> None:
+  where.parent.mkdir(exist_ok=True)
+  folder.rename(where)
+
+
+def _begin(folder: epath.Path) -> None:
+  """Empty; an object store may have what a killed save left."""
+  remove(folder)
+  folder.mkdir()
+
+
 def _allow_many_files() -> None:
   """Every lane of a program has a lock, which is an open file; the usual limit is 1024."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -209,14 +249,16 @@ def writing(root: epath.Path) -> Iterator[None]:
   try:
     yield
   except (OSError, ValueError) as error:
-    number = error.errno if isinstance(error, OSError) else _number_of(error)
+    number = _number_of(error)
     if number is None and isinstance(error, ValueError):
       raise
     reason = "is full" if number == errno.ENOSPC else f"cannot be written ({os.strerror(number or errno.EIO)})"
     raise InputError(f"workdir: {root} {reason}; use a writable folder with space left") from error
 
 
-def _number_of(error: ValueError) -> int | None:
-  """The system's error number, which TensorStore keeps only in its text."""
+def _number_of(error: Exception) -> int | None:
+  """The system's error number; TensorStore keeps it only in its text."""
+  if isinstance(error, OSError):
+    return error.errno
   found = re.search(r"os_error_code='(\d+)'", str(error))
   return int(found.group(1)) if found else None
