@@ -35,7 +35,7 @@ demo: $(STAMP) ## train and analyse a small example; results go to WORKDIR (./ru
 test: $(STAMP) ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2
 
-test-quick: $(STAMP) ## run Figs. 5 to 9 at :quick and check the pattern; about 25 minutes on 2 cores
+test-quick: $(STAMP) ## run Figs. 5 to 9 at :quick and check the pattern; about 5 minutes on 2 cores
 	$(BIN)/python -m pytest -m quick tests/test_quick_pcfg.py
 
 lint: $(STAMP) ## ruff (rules and formatting) and pyright

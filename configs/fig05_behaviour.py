@@ -8,7 +8,7 @@ C_Te = 1 and 0 at C_Te = 0; high prior after 1K: 99.8 and 90.1.
 
     python -m experiments.main --config=configs/fig05_behaviour.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick (24-token windows, width 64, 2 blocks, 800 + 200 steps, 2 seeds) 13 minutes;
+Cost on 2 CPU cores: smoke 1 minute; quick (24-token windows, width 64, 2 blocks, 800 + 200 steps, 3 seeds) 2 minutes;
 paper (5 seeds, 200K pretraining steps of 0.5 TFLOP each) needs an accelerator.
 """
 

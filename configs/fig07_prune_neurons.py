@@ -5,7 +5,7 @@ revives Acc. O_PT, and Acc. O_FT falls; with C_Tr = 0 nothing comes back. Embedd
 
     python -m experiments.main --config=configs/fig07_prune_neurons.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 3 minutes; paper needs an
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 1 minute; paper needs an
 accelerator.
 """
 

@@ -6,7 +6,7 @@ mean nothing. A probe that reads the answer from the former nearly as well is re
 
     python -m experiments.main --config=configs/fig08_probes.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 5 minutes; paper needs an
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 1 minute; paper needs an
 accelerator.
 """
 

@@ -6,7 +6,7 @@ capability is strongly relevant, about 3K where weakly, 4.5K for the control and
 
     python -m experiments.main --config=configs/fig09_reft.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 4 minutes; paper needs an
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of fig05_behaviour, then 1 minute; paper needs an
 accelerator.
 """
 

@@ -1,5 +1,6 @@
 """What a config would train, how much that is and about how long it takes: `--dry_run`."""
 
+import collections
 import contextlib
 import dataclasses
 import math
@@ -16,6 +17,7 @@ from experiments import runner
 from experiments.plan import Plan
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import loop, losses
+from finetune_wrappers.training.checkpoints import Checkpoints
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of
 from finetune_wrappers.training.store import Store
 
@@ -23,24 +25,20 @@ _SECONDS = 3.0  # of training that a program is timed for
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
-  """Lanes that train after one another's parents, as programs of one kind.
+class Speed:
+  """What was measured of a program.
 
   Attributes:
-    lanes: stages that are missing.
-    size: lanes a program.
-    layout: of a program.
+    layout: of its lanes.
     flops: of one lane's step, loss and gradient.
     memory: bytes on each device.
     kept: bytes a lane leaves on disk.
     compile_seconds: once for each number of lanes.
-    step_seconds: of a program of `size` lanes.
+    step_seconds: of all lanes.
     eval_seconds: likewise.
     save_seconds: of a lane.
   """
 
-  lanes: Sequence[TrainStage]
-  size: int
   layout: cohorts.Layout
   flops: float
   memory: int
@@ -50,20 +48,36 @@ class Group:
   eval_seconds: float
   save_seconds: float
 
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Lanes that train after one another's parents, as programs of one kind.
+
+  Attributes:
+    lanes: stages that are missing.
+    lane_steps: of all of them, less what checkpoints have.
+    size: lanes a program.
+    compilations: how many this group is the first to need.
+    speed: of a program of `size` lanes.
+  """
+
+  lanes: Sequence[TrainStage]
+  lane_steps: int
+  size: int
+  compilations: int
+  speed: Speed
+
   @property
   def seconds(self) -> float:
     """About how long training them takes, compilation included."""
     settings = self.lanes[0].settings
     full, rest = divmod(len(self.lanes), self.size)
-    each = settings.steps * self.step_seconds + len(settings.eval_steps) * self.eval_seconds
-    padded = -(-rest // self.layout.devices) * self.layout.devices / self.size
-    compiled = self.compile_seconds * ((full > 0) + (rest > 0))
-    return compiled + (full + min(padded, 1)) * each + len(self.lanes) * self.save_seconds
-
-  @property
-  def lane_steps(self) -> int:
-    """Steps of all lanes."""
-    return sum(lane.settings.steps for lane in self.lanes)
+    speed, devices = self.speed, self.speed.layout.devices
+    whole = settings.steps * speed.step_seconds + len(settings.eval_steps) * speed.eval_seconds
+    padded = -(-rest // devices) * devices / self.size
+    left = self.lane_steps / (settings.steps * len(self.lanes))
+    compiled = speed.compile_seconds * self.compilations
+    return compiled + (full + min(padded, 1)) * whole * left + len(self.lanes) * speed.save_seconds
 
 
 def describe(config: ConfigDict, workdir: str) -> str:
@@ -79,12 +93,11 @@ def describe(config: ConfigDict, workdir: str) -> str:
   with runner.enough_memory(), _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
     wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
     missing = loop.missing_stages(store, planned.stages)
-    groups, seconds = [], 0.0
     roots = Roots(store, planned.plans[0])
     trainer = runner.trainer_of(config, planned, store)
-    for lanes in _groups(missing):
-      groups.append(_measured(lanes, trainer.lanes_of(lanes[0]), planned.layout, roots, Store(scratch)))
-      seconds += groups[-1].seconds
+    meter = Meter(store, Store(scratch), roots, planned.layout, missing)
+    groups = [meter.group(lanes, min(trainer.lanes_of(lanes[0]), len(lanes))) for lanes in _groups(missing)]
+    seconds = sum(group.seconds for group in groups)
   made = [stage for stage in missing if not isinstance(stage, TrainStage)]
   return _text(config.name, list(wanted.values()), made, groups, seconds + roots.seconds)
 
@@ -127,27 +140,65 @@ def _groups(missing: Sequence[Stage]) -> list[list[TrainStage]]:
   return [found[key] for key in sorted(found)]
 
 
-def _measured(lanes: list[TrainStage], size: int, layout, roots: Roots, scratch: Store) -> Group:
-  """Times a program of them for a moment."""
-  stage, size = lanes[0], min(size, len(lanes))
-  task, settings = stage.program
-  model, params = roots(root_of(stage))
-  layout = layout or cohorts.candidate_layouts(size, settings)[0]
-  program = cohorts.Cohort(model, task, settings, layout)
-  lane = cohorts.lane_arrays([s.lane for s in lanes[:size]])
-  timed = cohorts.timed(program, [params] * size, lane, _SECONDS)
-  begun = time.perf_counter()
-  state = program.gather(program.init([params] * size, lane), size)
-  arrays = {"params": jax.tree.map(lambda x: x[0], state.params)}
-  scratch.save(stage, arrays, {})
-  return Group(
-    lanes, size, layout,
-    flops=flops_of(stage, model, params),
-    memory=program.memory([params] * size, lane),
-    kept=sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)),
-    save_seconds=time.perf_counter() - begun,
-    **timed,
-  )  # fmt: skip
+class Meter:
+  """Times programs for a moment, each once.
+
+  Args:
+    store: of the workdir.
+    scratch: to time a save in.
+    roots: what training begins with.
+    layout: of every program; None takes what a run before this chose, or else the first candidate.
+    missing: everything that will be trained.
+  """
+
+  def __init__(self, store: Store, scratch: Store, roots: Roots, layout: cohorts.Layout | None, missing):
+    self._store, self._scratch, self._roots, self._layout = store, scratch, roots, layout
+    self._far = Checkpoints(store.root).steps()
+    self._speeds: dict[tuple[str, int], Speed] = {}
+    self._compiled: set[tuple[str, int]] = set()
+    self._ahead: dict[str, int] = collections.defaultdict(int)
+    for stage in missing:
+      if isinstance(stage, TrainStage):
+        self._ahead[loop.identity_of(stage)] += self._left(stage)
+
+  def group(self, lanes: Sequence[TrainStage], size: int) -> Group:
+    """What these lanes cost, in programs of that size."""
+    identity = loop.identity_of(lanes[0])
+    kept = self._store.recall(loop.layout_name(identity)) if self._layout is None else None
+    known = cohorts.Layout(**kept["layout"]) if kept and kept["lanes"] >= size else self._layout
+    if (identity, size) not in self._speeds:
+      self._speeds[identity, size] = self._measure(lanes, size, known)
+    speed = self._speeds[identity, size]
+    sizes = {(identity, size), (identity, len(lanes) % size or size)} - self._compiled
+    self._compiled |= sizes
+    rate = size / speed.step_seconds
+    chooses = not known and cohorts.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds)
+    more = len(cohorts.candidate_layouts(size, lanes[0].settings)) - 1 if chooses and sizes else 0
+    return Group(lanes, sum(map(self._left, lanes)), size, len(sizes) + more, speed)
+
+  def _left(self, stage: TrainStage) -> int:
+    return stage.settings.steps - self._far.get(stage.key, 0)
+
+  def _measure(self, lanes: Sequence[TrainStage], size: int, layout: cohorts.Layout | None) -> Speed:
+    stage = lanes[0]
+    task, settings = stage.program
+    model, params = self._roots(root_of(stage))
+    layout = layout or cohorts.candidate_layouts(size, settings)[0]
+    program = cohorts.Cohort(model, task, settings, layout)
+    lane = cohorts.lane_arrays([s.lane for s in lanes[:size]])
+    timed = cohorts.timed(program, [params] * size, lane, _SECONDS)
+    begun = time.perf_counter()
+    state = program.gather(program.init([params] * size, lane), size)
+    arrays = {"params": jax.tree.map(lambda x: x[0], state.params)}
+    self._scratch.save(stage, arrays, {})
+    return Speed(
+      layout,
+      flops=flops_of(stage, model, params),
+      memory=program.memory([params] * size, lane),
+      kept=sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)),
+      save_seconds=time.perf_counter() - begun,
+      **timed,
+    )
 
 
 def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
@@ -178,8 +229,8 @@ def _text(name: str, wanted: Sequence[Stage], made: Sequence[Stage], groups: Seq
       "|" + "---|" * 8,
     ]
     lines += [_row(group) for group in groups]
-  flops = sum(group.flops * group.lane_steps for group in groups)
-  disk = sum(group.kept * len(group.lanes) for group in groups)
+  flops = sum(group.speed.flops * group.lane_steps for group in groups)
+  disk = sum(group.speed.kept * len(group.lanes) for group in groups)
   lines += ["", f"in all: {flops:.2e} FLOPs, {_bytes(disk)} on disk, about {_time(seconds)}; measuring comes on top"]
   return "\n".join(lines)
 
@@ -189,11 +240,11 @@ def _row(group: Group) -> str:
   cells = [
     f"{len(group.lanes)} {kinds} {group.lanes[0].task.name}",
     f"{math.ceil(len(group.lanes) / group.size)} x {group.size}",
-    f"{group.layout.devices}x{group.layout.inner}",
+    f"{group.speed.layout.devices}x{group.speed.layout.inner}",
     f"{group.lanes[0].settings.steps}",
-    f"{group.flops * group.lane_steps:.2e}",
-    _bytes(group.memory),
-    _bytes(group.kept * len(group.lanes)),
+    f"{group.speed.flops * group.lane_steps:.2e}",
+    _bytes(group.speed.memory),
+    _bytes(group.speed.kept * len(group.lanes)),
     _time(group.seconds),
   ]
   return f"| {' | '.join(cells)} |"

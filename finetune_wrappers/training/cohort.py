@@ -232,12 +232,17 @@ def calibrate(
       error = raised
       continue
     rates[layout] = lanes / found["step_seconds"]
-    if lane_steps / rates[layout] < _WORTH_CALIBRATING * found["compile_seconds"]:
+    if not worth_calibrating(lane_steps, rates[layout], found["compile_seconds"]):
       break
   if not rates and error:
     raise error
   fastest = max(rates, key=lambda layout: rates[layout])
   return fastest, {f"{layout.devices}x{layout.inner}": rate for layout, rate in rates.items()}
+
+
+def worth_calibrating(lane_steps: int, rate: float, compile_seconds: float) -> bool:
+  """Whether so many lane-steps, at `rate` a second, are enough to compile and time another layout."""
+  return lane_steps / rate >= _WORTH_CALIBRATING * compile_seconds
 
 
 def timed(program: Cohort, params: Sequence[Params], lane: step.Lane, seconds: float) -> dict[str, float]:

@@ -255,7 +255,7 @@ class Trainer:
     rates = {}
     layout = self._layout
     if layout is None:
-      name = f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
+      name = layout_name(identity)
       kept = hosts.agree(lambda: self._store.recall(name))
       if kept is None or (kept["lanes"] < len(params) and not position):
         self._progress(self._done, self._total, "choosing a layout")
@@ -281,6 +281,11 @@ def identity_of(stage: TrainStage) -> str:
   """16 hexadecimal digits for all stages that one program can train."""
   text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def layout_name(identity: str) -> str:
+  """Under which the store remembers the layout of a program on the devices at hand."""
+  return f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
 
 
 def _labels(stages: Sequence[Stage]) -> str:
