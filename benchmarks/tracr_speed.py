@@ -1,10 +1,11 @@
 """Steps per second of one fine-tuning lane, beside what one would write first; and the time to a first step.
 
-    python -m benchmarks.tracr_speed [--seconds=20] [--tasks=counter,max_identifier]
+    python -m benchmarks.tracr_speed [--seconds=20] [--tasks=counter,max_identifier] [--cores=1]
 
 "First" is the compiled Haiku model, a jitted optax step called from a Python loop and batches made in NumPy, at the
 same batch size, clip, momentum and schedule, float32 at highest matmul precision. Both sides are timed in turns, on one
-device, and the ratio is of their medians: on a shared machine the two numbers move, their ratio hardly.
+device, and the ratio is of their medians: on a shared machine the two numbers move, their ratio hardly. A run gives
+every core a lane of its own, so the sides have one core; with a second, "first" draws its strings beside the training.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ import numpy as np
 import optax
 from absl import app, flags
 
+from benchmarks.turns import use_cores
 from configs import common
 from experiments.tracr import TracrPlan
 from finetune_wrappers.models import tracr_compile, tracr_stage
@@ -25,6 +27,7 @@ from finetune_wrappers.training.step import Lane
 
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Time for each side of each task.", lower_bound=0.1)
 _TASKS = flags.DEFINE_list("tasks", ["counter", "max_identifier"], "Which tasks.")
+_CORES = flags.DEFINE_integer("cores", 1, "Cores for each side, in its turn; 0: all.", lower_bound=0)
 _TURNS = 5
 _RATE, _C_TR = 1e-2, 0.5
 
@@ -150,8 +153,9 @@ def measure(task_name: str, seconds: float) -> str:
 
 
 def main(_) -> None:
+  cores = use_cores(_CORES.value)
   device = jax.local_devices()[0]
-  print(f"jax {jax.__version__}, {device.device_kind}, one device; lr {_RATE}, C_Tr {_C_TR}, batch 96")
+  print(f"jax {jax.__version__}, {device.device_kind}, one device, cores: {cores}; lr {_RATE}, C_Tr {_C_TR}, batch 96")
   print("| task | first version, steps/s | ours, steps/s | ratio | compile + port, s | to the first step, s |")
   print("|---|---|---|---|---|---|")
   for task_name in _TASKS.value:
