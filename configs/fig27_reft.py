@@ -6,7 +6,8 @@ for O_FT (Scr. + FT) needs to learn O_PT by the same recipe. The paper shows the
 
     python -m experiments.main --config=configs/fig27_reft.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 1 hour for Max-identifier, 8 hours for Counter (estimates).
+Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 15 minutes for Max-identifier, 3 hours for
+Counter (estimates).
 """
 
 from configs import common

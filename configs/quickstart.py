@@ -6,7 +6,7 @@ shows the phenomenon, not the paper's numbers (results/ holds what was run of th
 
     python -m experiments.main --config=configs/quickstart.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 20 seconds; quick 3 minutes; paper (45 letters, 10K steps, 5 seeds) 4 hours (estimate).
+Cost on 2 CPU cores: smoke 20 seconds; quick 1 minute; paper (45 letters, 10K steps, 5 seeds) 2 hours (estimate).
 """
 
 from configs import common

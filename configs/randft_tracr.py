@@ -7,7 +7,8 @@ distribution and say nothing.
 
     python -m experiments.main --config=configs/randft_tracr.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 1 hour for Max-identifier, 8 hours for Counter (estimates).
+Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 15 minutes for Max-identifier, 3 hours for
+Counter (estimates).
 """
 
 from configs import common

@@ -8,8 +8,8 @@ Max-identifier at eta_L, C_Tr = 0: 0 / 99.3, C_Tr = 1: 16.8 / 37.8.
     python -m experiments.main --config=configs/tab03_behaviour.py:quick --workdir=runs
 
 Cost on 2 CPU cores: smoke 1 minute; quick (20-letter Counter, 2K steps, 3 seeds, C_Tr 0 and 1) 5 minutes; paper
-(45 letters, 10K steps, 5 seeds, all 28 cells a task) 3 hours for Max-identifier and a day for Counter (estimates
-from 2.5 and 20 minutes a lane and core).
+(45 letters, 10K steps, 5 seeds, all 28 cells a task) 1 hour for Max-identifier and 9 for Counter (estimates from half
+a minute and 7 minutes a lane with both cores at work; older machines took three times as long).
 """
 
 from configs import common

@@ -7,7 +7,7 @@ with; its set-up is.
 
     python -m experiments.main --config=configs/tab04_reft_grid.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick 12 minutes; paper 2 hours for Max-identifier, 18 for Counter (estimates).
+Cost on 2 CPU cores: smoke 1 minute; quick 12 minutes; paper 1 hour for Max-identifier, 6 for Counter (estimates).
 """
 
 from configs import common
