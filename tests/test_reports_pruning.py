@@ -84,7 +84,7 @@ def test_rates_that_diverged_are_named_and_decide_nothing():
 def test_pruning_stands_beside_the_guess_of_its_own_strings(facts):
   rows = guess_rows("counter")
   for metric in ("acc_pt", "acc_ft"):
-    rows += pruned({0: [0.1, 0.2], 1: [0.1, 0.2]}, metric=metric) + single_rows([[0.1, 0.1]], metric=metric)
+    rows += pruned({k: [0.1, 0.2] for k in (0, 1, 2)}, metric=metric) + single_rows([[0.1, 0.1]], metric=metric)
   made = pruning.make(rows, {}, facts)
   for name in ("figure", "figure_by_k"):
     lines = {line.get_label(): line.get_ydata() for line in made.figures[name].axes[0].lines}
@@ -198,3 +198,10 @@ def test_curves_up_to_100_show_iterative_pruning_and_the_k_that_were_measured():
   assert [line[-1].split(" ")[0] for line in lines if line[4] == "gradient_iterative"] == ["60.0", "60.0"]
   labels = [line.get_label() for line in made.figures["figure"].axes[0].lines]
   assert {"O_PT, gradient", "O_PT, gradient, iterative", "O_PT, random"} <= set(labels)
+
+
+def test_a_curve_of_only_k_0_and_1_is_not_drawn_beside_single_weights(facts):
+  rows = guess_rows("counter")
+  for metric in ("acc_pt", "acc_ft"):
+    rows += pruned({0: [0.1, 0.2], 1: [0.1, 0.2]}, metric=metric) + single_rows([[0.1, 0.1]], metric=metric)
+  assert set(pruning.make(rows, {}, facts).figures) == {"figure"}

@@ -67,8 +67,9 @@ def _heatmap(model: str, block: int, values, letters: list[str], draw: str) -> H
   title = f"{model}\nblock {block}"
   if draw == "attention":
     return Heatmap(title, values, xlabels=letters, ylabels=letters, xlabel="attended", ylabel="attending")
-  scale = np.abs(values).max() or 1.0
-  return Heatmap(title, values / scale, ylabels=letters, xlabel=f"channel (largest {scale:.3g})", ylabel="position")
+  largest = np.abs(values).max()
+  shares = values / (largest or 1.0)
+  return Heatmap(title, shares, ylabels=letters, xlabel=f"channel (largest {largest:.3g})", ylabel="position")
 
 
 def _uniform(rows: list[Row], task: str, operand: str) -> float:

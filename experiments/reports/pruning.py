@@ -35,8 +35,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   figures = {"figure": _figure(rows, facts)}
   for part in (single_weights(rows, facts), histograms(rows, facts)):
     if part is not None:
-      # What was asked for goes first; the curves stay as its context.
-      figures = {"figure": part.figure, "figure_by_k": figures["figure"]}
+      # What was asked for goes first; the curves stay as its context, if they have more than a beginning and an end.
+      context = {"figure_by_k": figures["figure"]} if len(present(curves, "k")) > 2 else {}
+      figures = {"figure": part.figure, **context}
       sections.insert(0, part.section)
       claims = part.claims + claims
   return Made(
