@@ -72,12 +72,17 @@ class Group:
     """About how long training them takes, compilation included."""
     settings = self.lanes[0].settings
     full, rest = divmod(len(self.lanes), self.size)
-    speed, devices = self.speed, self.speed.layout.devices
+    speed, layout = self.speed, self.speed.layout
     whole = settings.steps * speed.step_seconds + len(settings.eval_steps) * speed.eval_seconds
-    padded = -(-rest // devices) * devices / self.size
+    programs = full + lanes_a_device(layout, rest) / lanes_a_device(layout, self.size)
     left = self.lane_steps / (settings.steps * len(self.lanes))
     compiled = speed.compile_seconds * self.compilations
-    return compiled + (full + min(padded, 1)) * whole * left + len(self.lanes) * speed.save_seconds
+    return compiled + programs * whole * left + len(self.lanes) * speed.save_seconds
+
+
+def lanes_a_device(layout: cohorts.Layout, lanes: int) -> int:
+  """How many of a program's lanes each device has, padding among them: programs that agree in it compile once."""
+  return lanes if layout.inner == "data" else -(-lanes // layout.devices)
 
 
 def describe(config: ConfigDict, workdir: str) -> str:
@@ -86,19 +91,24 @@ def describe(config: ConfigDict, workdir: str) -> str:
   Models that are missing at the root of a chain are made, since their shapes are needed, and thrown away.
 
   Raises:
-    InputError: as the run itself would.
+    InputError: as the run itself would; and for a damaged stage, which the run would train again.
   """
   runner.use_all_cores()
   planned = runner.plan_of(config)
   with runner.enough_memory(), _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
     wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
     missing = loop.missing_stages(store, planned.stages)
+    made = [stage for stage in missing if not isinstance(stage, TrainStage)]
     roots = Roots(store, planned.plans[0])
+    for root in made:
+      roots(root)
     trainer = runner.trainer_of(config, planned, store)
     meter = Meter(store, Store(scratch), roots, planned.layout, missing)
-    groups = [meter.group(lanes, min(trainer.lanes_of(lanes[0]), len(lanes))) for lanes in _groups(missing)]
+    groups = []
+    for lanes in _groups(missing):
+      size = trainer.lanes_of(lanes[0], roots(root_of(lanes[0])))
+      groups.append(meter.group(lanes, min(size, len(lanes))))
     seconds = sum(group.seconds for group in groups)
-  made = [stage for stage in missing if not isinstance(stage, TrainStage)]
   return _text(config.name, list(wanted.values()), made, groups, seconds + roots.seconds)
 
 
@@ -155,26 +165,30 @@ class Meter:
     self._store, self._scratch, self._roots, self._layout = store, scratch, roots, layout
     self._far = Checkpoints(store.root).steps()
     self._speeds: dict[tuple[str, int], Speed] = {}
-    self._compiled: set[tuple[str, int]] = set()
+    self._layouts: dict[str, cohorts.Layout] = {}
+    self._compiled: set[tuple[str, cohorts.Layout, int]] = set()
     self._ahead: dict[str, int] = collections.defaultdict(int)
     for stage in missing:
       if isinstance(stage, TrainStage):
-        self._ahead[loop.identity_of(stage)] += self._left(stage)
+        self._ahead[loop.identity_of(stage)] += stage.settings.steps
 
   def group(self, lanes: Sequence[TrainStage], size: int) -> Group:
     """What these lanes cost, in programs of that size."""
     identity = loop.identity_of(lanes[0])
     kept = self._store.recall(loop.layout_name(identity)) if self._layout is None else None
     known = cohorts.Layout(**kept["layout"]) if kept and kept["lanes"] >= size else self._layout
+    known = known or self._layouts.get(identity)
     if (identity, size) not in self._speeds:
       self._speeds[identity, size] = self._measure(lanes, size, known)
     speed = self._speeds[identity, size]
-    sizes = {(identity, size), (identity, len(lanes) % size or size)} - self._compiled
-    self._compiled |= sizes
+    sizes = {size, len(lanes) % size or size} if len(lanes) > size else {len(lanes)}
+    shapes = {(identity, speed.layout, lanes_a_device(speed.layout, number)) for number in sizes} - self._compiled
+    self._compiled |= shapes
     rate = size / speed.step_seconds
     chooses = not known and cohorts.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds)
-    more = len(cohorts.candidate_layouts(size, lanes[0].settings)) - 1 if chooses and sizes else 0
-    return Group(lanes, sum(map(self._left, lanes)), size, len(sizes) + more, speed)
+    more = len(cohorts.candidate_layouts(size, lanes[0].settings)) - 1 if chooses else 0
+    self._layouts[identity] = speed.layout
+    return Group(lanes, sum(map(self._left, lanes)), size, len(shapes) + more, speed)
 
   def _left(self, stage: TrainStage) -> int:
     return stage.settings.steps - self._far.get(stage.key, 0)
@@ -187,16 +201,17 @@ class Meter:
     program = cohorts.Cohort(model, task, settings, layout)
     lane = cohorts.lane_arrays([s.lane for s in lanes[:size]])
     timed = cohorts.timed(program, [params] * size, lane, _SECONDS)
-    begun = time.perf_counter()
     state = program.gather(program.init([params] * size, lane), size)
     arrays = {"params": jax.tree.map(lambda x: x[0], state.params)}
+    begun = time.perf_counter()
     self._scratch.save(stage, arrays, {})
+    save_seconds = time.perf_counter() - begun
     return Speed(
       layout,
       flops=flops_of(stage, model, params),
       memory=program.memory([params] * size, lane),
       kept=sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)),
-      save_seconds=time.perf_counter() - begun,
+      save_seconds=save_seconds,
       **timed,
     )
 

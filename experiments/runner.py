@@ -10,7 +10,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -28,13 +28,15 @@ from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_rows
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.cohort import Layout, out_of_memory
-from finetune_wrappers.training.loop import Interrupted, LanesFailed, Trainer
+from finetune_wrappers.training.failures import Interrupted, LanesFailed
+from finetune_wrappers.training.loop import Trainer
 from finetune_wrappers.training.provenance import provenance
-from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.training.stages import Stage, ancestors
 from finetune_wrappers.training.store import DamagedStage, Store, writing
 from finetune_wrappers.types import InputError
 
 __all__ = ["Interrupted", "LanesFailed", "diverged", "plan_of", "report", "run", "use_all_cores"]
+_MOST_DAMAGED = 5  # stages at once, or times, that a run trains again by itself
 _SMALLER = "smaller values of batch_size, eval_size, lanes_per_program or of the model's sizes"
 
 
@@ -115,17 +117,33 @@ def use_all_cores() -> None:
 
 
 def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> tuple[epath.Path, str]:
-  """Until no stage turns out to be damaged; each is set aside once."""
-  aside: set[str] = set()
-  while True:
+  """Until no stage turns out to be damaged; where it does not end, something else is wrong."""
+  for left in reversed(range(_MOST_DAMAGED + 1)):
     try:
       return _run(config, planned, store, stopping)
-    except DamagedStage as error:
-      if error.stage.key in aside:
+    except DamagedStage:
+      # Who moves it without a lock could move what another process has just trained.
+      if not left or not store.is_local or jax.process_count() > 1:
         raise
-      aside.add(error.stage.key)
-      store.set_aside(error.stage)
-      print(f"warning: {error}; it was moved to {store.root / 'damaged'}", file=sys.stderr)
+      _set_aside(planned.stages, store)
+  raise AssertionError("the last try returns or raises")
+
+
+def _set_aside(stages: Sequence[Stage], store: Store) -> None:
+  """Sets all damaged stages and ancestors aside.
+
+  Raises:
+    InputError: where they are too many; then nothing is moved.
+  """
+  wanted = {s.key: s for stage in stages for s in ancestors(stage)}
+  damaged = {key: error for key, stage in wanted.items() if (error := store.damage(stage))}
+  if len(damaged) > _MOST_DAMAGED:
+    first = next(iter(damaged.values()))
+    raise InputError(f"{first.what}, and {len(damaged) - 1} others are; look at the disk, then move them away")
+  for key, error in damaged.items():
+    if folder := store.set_aside(wanted[key]):
+      text = f"{error.what}; it is now {folder}, and is trained again (what was trained from it stays)"
+      print(f"warning: {text}", file=sys.stderr)
 
 
 def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> tuple[epath.Path, str]:

@@ -26,7 +26,7 @@ def main(workdir, devices, patience):
 
   from finetune_wrappers.training import cohort_run
   from finetune_wrappers.training.cohort import Layout
-  from finetune_wrappers.training.loop import Interrupted
+  from finetune_wrappers.training.failures import Interrupted
   from finetune_wrappers.training.store import Store
 
   cohort_run._PART_SECONDS = 0  # parts of one step

@@ -20,7 +20,7 @@ def main(workdir, number, place, port, devices, inner):
 
   from finetune_wrappers.training import hosts
   from finetune_wrappers.training.cohort import Layout
-  from finetune_wrappers.training.loop import Interrupted
+  from finetune_wrappers.training.failures import Interrupted
   from finetune_wrappers.training.store import Store
 
   layout = Layout(number * devices, inner)
@@ -38,6 +38,10 @@ def main(workdir, number, place, port, devices, inner):
     hosts.on_first(fill)
   except OSError as error:
     print(f"errno {error.errno}")
+  try:
+    hosts.on_first(fail)
+  except (TypeError, RuntimeError) as error:
+    print(f"failed: {error}".replace("the first host: TypeError: ", ""))
   print(json.dumps(hosts.agree(lambda: {"decided by": place})))
 
 
@@ -47,6 +51,10 @@ def refuse():
 
 def fill():
   raise OSError(errno.ENOSPC, "no space")
+
+
+def fail():
+  raise TypeError("a mistake")
 
 
 if __name__ == "__main__":

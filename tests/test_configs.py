@@ -9,6 +9,7 @@ import pytest
 from experiments import runner
 from finetune_wrappers.reporting.rows import read_rows, select
 from finetune_wrappers.training.stages import root_of
+from finetune_wrappers.types import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = sorted(
@@ -66,6 +67,18 @@ def test_damaged_stages_are_trained_again_to_the_same_rows_and_kept_aside(workdi
   assert sorted(path.name.partition("-")[0] for path in (workdir / "damaged").iterdir()) == sorted(damaged)
   said = capsys.readouterr().err
   assert all(f"{key} is truncated" in said for key in damaged)
+
+
+def test_many_damaged_stages_are_left_where_they_are(tmp_path):
+  config = _config("tab03_behaviour", "smoke")
+  runner.run(config, str(tmp_path))
+  descriptions = list((tmp_path / "stages").glob("*/stage.json"))
+  for path in descriptions:
+    path.write_text("{")
+  with pytest.raises(InputError, match=f"is truncated .*, and {len(descriptions) - 1} others are; look at the disk"):
+    runner.run(config, str(tmp_path))
+  assert len(list((tmp_path / "stages").glob("*/stage.json"))) == len(descriptions)
+  assert not (tmp_path / "damaged").exists()
 
 
 def test_accuracies_stand_beside_guess_baselines_and_random_pruning(workdir):

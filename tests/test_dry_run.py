@@ -5,7 +5,11 @@ from hostile import config_of
 
 from experiments import cluster, dry_run, runner
 from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training.loop import Interrupted, Trainer
+from finetune_wrappers.training import loop
+from finetune_wrappers.training.failures import Interrupted
+from finetune_wrappers.training.loop import Trainer
+from finetune_wrappers.training.stages import TrainStage
+from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
 
@@ -53,6 +57,34 @@ def test_a_program_of_several_groups_is_timed_and_counted_once(tmp_path, monkeyp
   dry_run.describe(config, str(tmp_path))
   assert {lane.kind for group in groups for lane in group.lanes} == {"finetune", "reft", "scratch_ft"}
   assert len(groups) == 2 and len(measured) == 1 and [group.compilations for group in groups] == [1, 0]
+
+
+def speed_of(layout):
+  return dry_run.Speed(
+    layout, flops=1.0, memory=1, kept=1, compile_seconds=10.0, step_seconds=0.5, eval_seconds=2.0, save_seconds=0.25
+  )
+
+
+def test_the_time_of_a_group_is_its_programs_compilations_and_saves():
+  lanes = [stage for stage in runner.plan_of(config_of("tab03_behaviour")).stages if isinstance(stage, TrainStage)]
+  steps, evaluations = lanes[0].settings.steps, len(lanes[0].settings.eval_steps)
+  program = 0.5 * steps + 2.0 * evaluations
+  speed = speed_of(cohorts.Layout(1, "map"))
+  group = dry_run.Group(lanes[:5], 5 * steps, size=2, compilations=2, speed=speed)
+  assert group.seconds == pytest.approx(2 * 10 + 2.5 * program + 5 * 0.25)
+  half = dry_run.Group(lanes[:5], 5 * steps // 2, size=2, compilations=0, speed=speed)
+  assert half.seconds == pytest.approx(2.5 * program / 2 + 5 * 0.25)
+
+
+def test_the_layout_of_an_earlier_run_is_the_one_that_is_timed(tmp_path):
+  config = config_of("tab03_behaviour")
+  with config.unlocked():
+    config.tasks, config.lanes_per_program, config.layout.devices = ("counter",), 4, 0
+  stage = next(s for s in runner.plan_of(config).stages if isinstance(s, TrainStage))
+  assert "| 1xmap |" in dry_run.describe(config, str(tmp_path))
+  name = loop.layout_name(loop.identity_of(stage))
+  Store(tmp_path).remember(name, {"layout": {"devices": 1, "inner": "vmap"}, "lanes": 4, "lane_steps_per_second": {}})
+  assert "| 1xvmap |" in dry_run.describe(config, str(tmp_path))
 
 
 def test_flags_of_other_hosts_need_distributed():

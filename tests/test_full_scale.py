@@ -26,7 +26,11 @@ def begin(workdir, devices, *flags):
 
 
 def end(*processes):
-  said = [process.communicate(timeout=1800) for process in processes]
+  try:
+    said = [process.communicate(timeout=1800) for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
   assert [process.returncode for process in processes] == [0] * len(processes), said
   return [out for out, _ in said]
 

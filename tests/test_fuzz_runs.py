@@ -4,6 +4,7 @@ import json
 
 import jax
 import pytest
+from conftest import drop_programs
 from hostile import HOSTILE, changed, config_of, leaves
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,6 +86,7 @@ STRANGER = {
 
 
 def run_to_the_end(config, workdir):
+  drop_programs()  # of the config before
   folder, short = runner.run(config, str(workdir))
   rows = read_rows(folder / "rows.jsonl")
   assert rows and short and (folder / "figure.png").exists()

@@ -19,7 +19,8 @@ from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import cohort_run
 from finetune_wrappers.training.cohort import Cohort, Layout
-from finetune_wrappers.training.loop import Interrupted, Trainer, missing_stages
+from finetune_wrappers.training.failures import Interrupted
+from finetune_wrappers.training.loop import Trainer, missing_stages
 from finetune_wrappers.training.optim import TrainSettings
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.training.store import Store

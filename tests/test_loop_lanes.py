@@ -31,7 +31,7 @@ from tiny import TASK as TINY
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import cohort_run, loop
 from finetune_wrappers.training.cohort import Cohort, Layout
-from finetune_wrappers.training.loop import Interrupted, LanesFailed
+from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 

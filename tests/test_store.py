@@ -18,7 +18,7 @@ from orbax.checkpoint import v1 as ocp
 
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training.stages import CompileStage
-from finetune_wrappers.training.store import DamagedStage, Store, checksum, writing
+from finetune_wrappers.training.store import Store, checksum, writing
 from finetune_wrappers.types import InputError
 
 FACTS = {"device": "cpu", "labels": ["a", "b"], "layout": {"devices": 1, "inner": "map"}, "rate": 0.5, "none": None}
@@ -77,24 +77,6 @@ def visible(store):
   return {path.name for path in (store.root / "stages").iterdir() if not path.name.startswith(".")}
 
 
-def is_refused_and_the_other_loads(store, stage, call):
-  with pytest.raises(InputError, match=r"\Aworkdir: [^\n]+\Z") as refusal:
-    call(stage)
-  assert str(folder_of(store, stage)) in str(refusal.value)
-  same(store.load(stage_of(1))[0], arrays_of(1))
-
-
-def cut(path):
-  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-  content = bytearray(path.read_bytes())
-  if content:
-    content[len(content) // 2] ^= 0x10
-  path.write_bytes(bytes(content))
-
-
 def test_what_is_loaded_is_what_was_saved_to_the_bit(store):
   arrays, facts = Store(store.root).load(stage_of())
   same(arrays, arrays_of())
@@ -114,75 +96,6 @@ def test_a_stage_is_there_only_once_it_is_complete(store, monkeypatch):
   monkeypatch.setattr(ocp, "save", spy)
   store.save(stage_of(2), arrays_of(), {})
   assert seen == [(False, False)] and store.has(stage_of(2))
-
-
-@pytest.mark.parametrize("damage", [cut, flip])
-def test_damaged_arrays_are_refused(store, damage):
-  damage(payload(folder_of(store, stage_of()) / "arrays"))
-  is_refused_and_the_other_loads(store, stage_of(), store.load)
-
-
-@pytest.mark.parametrize("damage", [cut, flip, lambda path: path.unlink()], ids=["cut", "flip", "unlink"])
-def test_no_damage_to_any_file_passes_for_other_arrays(store, damage, tmp_path):
-  folder = folder_of(store, stage_of())
-  shutil.copytree(folder, tmp_path / "whole")
-  for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-    damage(path)
-    try:
-      same(store.load(stage_of())[0], arrays_of())
-    except InputError as refusal:
-      assert str(folder) in str(refusal) and "\n" not in str(refusal)
-    shutil.rmtree(folder)
-    shutil.copytree(tmp_path / "whole", folder)
-
-
-@pytest.mark.parametrize("text", ['{"stage": {"class": "Comp', "", "[]", "{}", "\x00"])
-def test_a_broken_or_missing_description_is_refused(store, text):
-  (folder_of(store, stage_of()) / "stage.json").write_text(text)
-  for stage in (stage_of(), stage_of(9)):
-    is_refused_and_the_other_loads(store, stage, store.load)
-    is_refused_and_the_other_loads(store, stage, store.facts)
-
-
-def test_a_damaged_stage_is_set_aside_whole(store):
-  folder = folder_of(store, stage_of())
-  cut(payload(folder / "arrays"))
-  contents = sorted((path.relative_to(folder), path.read_bytes()) for path in folder.rglob("*") if path.is_file())
-  with pytest.raises(DamagedStage) as damaged:
-    store.load(stage_of())
-  store.set_aside(damaged.value.stage)
-  (moved,) = (pathlib.Path(store.root) / "damaged").iterdir()
-  assert sorted((path.relative_to(moved), path.read_bytes()) for path in moved.rglob("*") if path.is_file()) == contents
-  assert not store.has(stage_of()) and store.has(stage_of(1))
-  store.save(stage_of(), arrays_of(), FACTS)
-  same(store.load(stage_of())[0], arrays_of())
-
-
-@pytest.mark.parametrize(
-  "error",
-  [
-    OSError(errno.EIO, "bad"),
-    PermissionError(errno.EACCES, "no"),
-    ValueError("NOT_OK [os_error_code='5']"),
-    MemoryError(),
-  ],
-)
-def test_a_disk_that_does_not_answer_or_too_little_memory_is_no_damage(store, error, monkeypatch):
-  def fail(*_):
-    raise error
-
-  monkeypatch.setattr(ocp, "load", fail)
-  with pytest.raises((InputError, MemoryError)) as raised:
-    store.load(stage_of())
-  assert not isinstance(raised.value, DamagedStage)
-
-
-@pytest.mark.parametrize("part", ["", "arrays"])
-def test_another_stages_folder_or_arrays_are_refused(store, part):
-  shutil.rmtree(folder_of(store, stage_of()) / part)
-  shutil.copytree(folder_of(store, stage_of(1)) / part, folder_of(store, stage_of()) / part)
-  for call in (store.load,) if part else (store.load, store.facts):
-    is_refused_and_the_other_loads(store, stage_of(), call)
 
 
 def test_a_workdir_that_cannot_be_made_is_one_line():

@@ -72,12 +72,13 @@ class Checkpoints:
 
   def tidy(self, done: Callable[[str], bool]) -> None:
     """Removes the checkpoints of which every lane is done; of several hosts, for one of them to do."""
-    for folder in self._folder.iterdir():
-      members = _members(folder)
-      if members and all(map(done, members)):
-        for step in _steps_in(folder):
-          remove(folder / str(step))
-        remove(folder)  # last, so that what a kill leaves is still known to be done with
+    with writing(self._root):
+      for folder in list(self._folder.iterdir()):
+        members = _members(folder)
+        if members and all(map(done, members)):
+          for step in _steps_in(folder):
+            remove(folder / str(step))
+          remove(folder)  # last, so that what a kill leaves is still known to be done with
 
   def _newest_first(self) -> list[tuple[int, Any, list[str]]]:
     """(step, folder of its cohort, lanes) of everything there."""

@@ -26,20 +26,21 @@ def agree(decide: Callable[[], Any]) -> Any:
     decide: returns JSON values; with one host, anything.
 
   Raises:
-    InputError: on every host, if `decide` does.
-    OSError: likewise.
+    InputError: on every host, if `decide` does; OSError likewise.
+    RuntimeError: on the others, if it raises anything else, which the first host does.
   """
   if jax.process_count() == 1:
     return decide()
-  said = json.dumps(_outcome(decide)).encode() if is_first() else b""
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+  said, error = _outcome(decide) if is_first() else ({}, None)
+  data = json.dumps(said).encode() if is_first() else b""
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(data))))
   padded = np.zeros(size, np.uint8)
-  padded[: len(said)] = np.frombuffer(said, np.uint8)
+  padded[: len(data)] = np.frombuffer(data, np.uint8)
   heard = json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)))
-  if "errno" in heard:
-    raise OSError(heard["errno"], heard["error"])
+  if error is not None:
+    raise error
   if "error" in heard:
-    raise InputError(heard["error"])
+    raise _error_of(**heard)
   return heard["value"]
 
 
@@ -47,19 +48,24 @@ def on_first(action: Callable[[], None]) -> None:
   """Does it on the first host; the others wait until it is done.
 
   Raises:
-    InputError: on every host, if `action` does.
-    OSError: likewise.
+    InputError, OSError, RuntimeError: as `agree`.
   """
   agree(action)
 
 
-def _outcome(decide: Callable[[], Any]) -> dict[str, Any]:
+def _outcome(decide: Callable[[], Any]) -> tuple[dict[str, Any], Exception | None]:
+  """What the others are told, who would wait for this host, and what is raised here."""
   try:
-    return {"value": decide()}
-  except InputError as error:  # the others would wait for this host
-    return {"error": str(error)}
-  except OSError as error:  # a disk that is full, say
-    return {"errno": error.errno, "error": str(error)}
+    return {"value": decide()}, None
+  except Exception as error:
+    kind = InputError.__name__ if isinstance(error, InputError) else type(error).__name__
+    return {"error": str(error), "kind": kind, "number": getattr(error, "errno", None)}, error
+
+
+def _error_of(error: str, kind: str, number: int | None) -> Exception:
+  if number is not None:
+    return OSError(number, error)
+  return InputError(error) if kind == InputError.__name__ else RuntimeError(f"the first host: {kind}: {error}")
 
 
 def wait() -> None:

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import hashlib
 import itertools
 import time
@@ -14,6 +15,7 @@ from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.checkpoints import Checkpoints
 from finetune_wrappers.training.cohort_run import CohortRun
+from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of
 from finetune_wrappers.training.store import Store
@@ -24,24 +26,6 @@ CHECKPOINT_SECONDS = 60.0
 _LOCKED_SECONDS = 0.5  # until what other processes hold is asked for again
 _MOST_LANES = 64  # of an accelerator
 _SHARE_OF_MEMORY = 0.8  # the rest is for evaluation, and for what XLA needs beside the program
-
-
-class Interrupted(Exception):
-  """Training was told to stop, and saved what it had."""
-
-
-class LanesFailed(Exception):
-  """Some lanes could not be trained.
-
-  Attributes:
-    stages: which.
-    blocked: those that start from them, and so were not begun.
-  """
-
-  def __init__(self, stages: Sequence[Stage], blocked: Sequence[Stage]):
-    self.stages, self.blocked = stages, blocked
-    text = f"memory of a device: too small for these lanes, each alone: {_labels(stages)}"
-    super().__init__(text + (f"; not begun, as they start from those: {_labels(blocked)}" if blocked else ""))
 
 
 class Trainer:
@@ -99,7 +83,7 @@ class Trainer:
     missing = missing_stages(self._store, stages)
     self._total = sum(_steps(stage) for stage in missing)
     wanted = {s.key: s for stage in stages for s in ancestors(stage)}
-    for stage in wanted.values():
+    for stage in missing:
       if isinstance(stage, TrainStage):
         self._ahead[identity_of(stage)] += _steps(stage)
     while True:
@@ -159,24 +143,31 @@ class Trainer:
         return lanes
     return []
 
-  def lanes_of(self, stage: Stage) -> int:
-    """How many of its kind make a program, at most."""
+  def lanes_of(self, stage: Stage, root: tuple[Any, Any] | None = None) -> int:
+    """How many of its kind make a program, at most.
+
+    Args:
+      stage: one of them.
+      root: module and parameters of its root, where the store does not have it yet.
+    """
     if not isinstance(stage, TrainStage):
       return 1
     identity = identity_of(stage)
     if identity not in self._most:
-      self._most[identity] = self._lanes_per_program or jax.device_count() * self._lanes_of_a_device(stage)
+      self._most[identity] = self._lanes_per_program or jax.device_count() * self._lanes_of_a_device(stage, root)
     return self._most[identity]
 
-  def _lanes_of_a_device(self, stage: TrainStage) -> int:
+  def _lanes_of_a_device(self, stage: TrainStage, root: tuple[Any, Any] | None) -> int:
     if jax.default_backend() == "cpu":
       return 1
     room = cohorts.device_memory()
-    if room is None or jax.process_count() > 1 or not self._store.has(root_of(stage)):
+    if room is None or jax.process_count() > 1:
       return _MOST_LANES
-    arrays, facts = self._store.load(root_of(stage))
-    one = self._cohort(self._model_of(facts), stage, cohorts.Layout(1, "map"), identity_of(stage))
-    used = one.memory([arrays["params"]], cohorts.lane_arrays([stage.lane]))
+    if root is None:
+      arrays, facts = self._store.load(root_of(stage))
+      root = self._model_of(facts), arrays["params"]
+    one = self._cohort(root[0], stage, cohorts.Layout(1, "map"), identity_of(stage))
+    used = one.memory([root[1]], cohorts.lane_arrays([stage.lane]))
     return max(1, min(_MOST_LANES, int(_SHARE_OF_MEMORY * room / used)))
 
   def _make(self, stages: Sequence[Stage]) -> None:
@@ -277,6 +268,7 @@ class Trainer:
     return self._programs[cached]
 
 
+@functools.lru_cache(maxsize=10_000)
 def identity_of(stage: TrainStage) -> str:
   """16 hexadecimal digits for all stages that one program can train."""
   text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
@@ -286,10 +278,6 @@ def identity_of(stage: TrainStage) -> str:
 def layout_name(identity: str) -> str:
   """Under which the store remembers the layout of a program on the devices at hand."""
   return f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
-
-
-def _labels(stages: Sequence[Stage]) -> str:
-  return "; ".join(stage.label for stage in stages)
 
 
 def _steps(stage: Stage) -> int:

@@ -33,6 +33,7 @@ from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError
 
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # what reading a damaged folder may meet
 _OTHER_CONTENTS = "contents do not match its description"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
 
@@ -41,12 +42,12 @@ class DamagedStage(InputError):
   """A stage is truncated, changed or not ours.
 
   Attributes:
-    stage: which.
+    what: the message without advice.
   """
 
-  def __init__(self, stage: Stage, folder: epath.Path, why: str):
-    self.stage = stage
-    super().__init__(f"workdir: stage {folder} is truncated or foreign ({why}); moved away, it is trained again")
+  def __init__(self, folder: epath.Path, why: str):
+    self.what = f"workdir: stage {folder} is truncated or foreign ({why})"
+    super().__init__(f"{self.what}; move that folder away to train it again")
 
 
 class Store:
@@ -55,13 +56,17 @@ class Store:
   Args:
     workdir: made if missing.
 
+  Attributes:
+    root: the workdir.
+    is_local: whether it is a folder of a file system, with locks and renaming.
+
   Raises:
     InputError: if it cannot be written.
   """
 
   def __init__(self, workdir: str | os.PathLike):
     self.root = located(workdir)
-    self._is_local = "://" not in str(self.root)
+    self.is_local = "://" not in str(self.root)
     _allow_many_files()
     with writing(self.root):
       for name in ("stages", "cohorts", "locks"):
@@ -93,7 +98,7 @@ class Store:
     final = self._folder(stage)
     # An object store has no renaming of folders: there, stage.json, the last to be written, is what makes a stage.
     own = hosts.agree(lambda: uuid.uuid4().hex[:12])  # processes of two containers may have one number
-    temporary = final.with_name(f".{final.name}-{own}") if self._is_local else final
+    temporary = final.with_name(f".{final.name}-{own}") if self.is_local else final
     with writing(self.root):
       hosts.on_first(lambda: _begin(temporary))
       ocp.save(temporary / "arrays", arrays)
@@ -101,7 +106,7 @@ class Store:
 
   def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
     (temporary / "stage.json").write_text(record)
-    if not self._is_local:
+    if not self.is_local:
       return
     try:
       temporary.rename(self._folder(stage))
@@ -121,7 +126,7 @@ class Store:
       record = self._record(stage)
       arrays = load_arrays(folder / "arrays")
       if record["checksum"] != checksum(arrays):
-        raise DamagedStage(stage, folder, _OTHER_CONTENTS)
+        raise DamagedStage(folder, _OTHER_CONTENTS)
     return arrays, record["facts"]
 
   def facts(self, stage: Stage) -> dict[str, Any]:
@@ -138,31 +143,54 @@ class Store:
     """What stage.json says, with all its parts."""
     record = json.loads((self._folder(stage) / "stage.json").read_text())
     if record["stage"] != json.loads(json.dumps(describe(stage))):
-      raise DamagedStage(stage, self._folder(stage), _OTHER_CONTENTS)
+      raise DamagedStage(self._folder(stage), _OTHER_CONTENTS)
     return {name: record[name] for name in ("checksum", "facts")}
 
   @contextlib.contextmanager
   def _reading(self, stage: Stage) -> Iterator[epath.Path]:
-    """Tells a folder that is damaged from a disk that does not answer."""
+    """Tells a folder that is damaged from one that cannot be read."""
     folder = self._folder(stage)
     try:
       yield folder
     except (DamagedStage, MemoryError, jax.errors.JaxRuntimeError):
       raise
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
-      number = _number_of(error)
-      if number not in (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-        raise InputError(f"workdir: stage {folder} cannot be read ({os.strerror(number)}); mend that first") from error
-      raise DamagedStage(stage, folder, type(error).__name__) from error
+      unreadable = error if isinstance(error, OSError) and error.errno not in _MISSING else _unreadable(folder)
+      if unreadable or _number_of(error) not in (None, *_MISSING):
+        why = unreadable or error
+        raise InputError(f"workdir: stage {folder} cannot be read ({type(why).__name__}); mend that first") from error
+      raise DamagedStage(folder, type(error).__name__) from error
 
-  def set_aside(self, stage: Stage) -> None:
-    """Moves a damaged stage's folder to `workdir/damaged`, so that it is trained again and nothing is lost.
+  def damage(self, stage: Stage) -> DamagedStage | None:
+    """What is wrong with the stage, if it is there and not whole.
 
-    Several hosts call this together.
+    Raises:
+      InputError: if it cannot be read.
+    """
+    try:
+      if self.has(stage):
+        self.load(stage)
+    except DamagedStage as error:
+      return error
+    return None
+
+  def set_aside(self, stage: Stage) -> epath.Path | None:
+    """Moves a damaged stage to `workdir/damaged`, so that it is trained again and nothing is lost.
+
+    Returns:
+      Where it is now; None if it was not damaged, or another process is at it.
+
+    Raises:
+      InputError: if it cannot be moved.
     """
     moved = self.root / "damaged" / f"{stage.key}-{uuid.uuid4().hex[:12]}"
-    with writing(self.root):
-      hosts.on_first(lambda: _move(self._folder(stage), moved))
+    with self.lock([stage.key]) as held:
+      if not held or not self.damage(stage):
+        return None
+      with writing(self.root):
+        moved.parent.mkdir(exist_ok=True)
+        self._folder(stage).rename(moved)
+    return moved
 
   def _folder(self, stage: Stage) -> epath.Path:
     return self.root / "stages" / stage.key
@@ -175,7 +203,7 @@ class Store:
       Whether they are held; nothing is if another process holds one of them.
     """
     with contextlib.ExitStack() as held:
-      for key in keys if self._is_local else ():
+      for key in keys if self.is_local else ():
         with writing(self.root):
           file = held.enter_context((self.root / "locks" / f"{key}.lock").open("w"))
         try:
@@ -191,10 +219,11 @@ class Store:
 
   def tidy(self) -> None:
     """Removes what killed saves of finished stages left."""
-    for folder in (self.root / "stages").iterdir():
-      hidden, _, key = folder.name.partition(".")
-      if not hidden and self.has_key(key.partition("-")[0]):
-        remove(folder)
+    with writing(self.root):
+      for folder in list((self.root / "stages").iterdir()):
+        hidden, _, key = folder.name.partition(".")
+        if not hidden and self.has_key(key.partition("-")[0]):
+          remove(folder)
 
   def remember(self, name: str, value: Any) -> None:
     """Keeps a small JSON value, such as the layout that was fastest."""
@@ -210,9 +239,18 @@ class Store:
     return None
 
 
-def _move(folder: epath.Path, where: epath.Path) -> None:
-  where.parent.mkdir(exist_ok=True)
-  folder.rename(where)
+def _unreadable(folder: epath.Path) -> OSError | None:
+  """Why a file in there cannot be read, which Orbax may not say."""
+  try:
+    for path in folder.iterdir():
+      if path.is_dir():
+        if found := _unreadable(path):
+          return found
+      else:
+        path.read_bytes()
+  except OSError as error:
+    return None if error.errno in _MISSING else error
+  return None
 
 
 def _begin(folder: epath.Path) -> None:
