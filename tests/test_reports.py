@@ -60,8 +60,9 @@ def test_mean_absolute_difference_to_table_3_is_the_hand_computed_one_and_leaves
   cells = list(itertools.product((0.0, 1.0), (0, 1), ("acc_pt", "acc_ft")))
   expected = np.mean([abs(np.mean(values(*c)[::2]) - paper_value("counter", 0.1, *c)) for c in cells])
   text = made.markdown(facts)
-  assert f"over 8 cells: {100 * expected:.1f} percentage points (0 cells only here, 216 only in the paper)" in text
-  assert f"Counter: {100 * expected:.1f} points over 8 cells." in text
+  assert f"over 8 numbers: {100 * expected:.1f} percentage points (0 more diverged here or" in text
+  assert "216 of the paper's were not run" in text
+  assert f"Counter: {100 * expected:.1f} points over 8 numbers." in text
   line = line_that_starts(text, "counter", "0.1", "1.0", "0")
   assert line[4].startswith("40.0 [") and line[4].endswith("diverged (1 of 3)") and line[5:7] == ["35.8", "+4.2"]
   assert line[7].startswith("65.0 [") and line[8:] == ["0.7", "+64.3"]
@@ -99,6 +100,23 @@ def test_claims_of_table_3_are_judged_at_every_rate(facts, learned, where, elsew
   lines = table_lines(behaviour.make(rows, {}, facts).short)[2:]
   assert [line[1] for line in lines] == expected
   assert all("η_L 0.1" in line[2] and "η_M 0.01" in line[2] for line in lines)
+
+
+@pytest.mark.parametrize(
+  ("shown", "expected"),
+  [([0.5, 0.5], "yes"), ([0.31, 0.9], "partly"), ([0.1, 0.1], "no"), ([None, None], "not judged")],
+)
+def test_what_shows_through_in_table_3_is_judged_against_the_guess(facts, shown, expected):
+  rows = guess_rows("counter") + tuned(shown, metric="acc_pt")
+  ((claim, answer, _),) = table_lines(behaviour.make(rows, {}, facts).short)[2:]
+  assert "above the guess of 20.0 %" in claim and answer == expected
+
+
+def test_rates_that_diverged_say_so_and_two_c_trs_are_not_joined(facts):
+  rows = guess_rows("counter") + tuned([None], rate=0.1) + tuned([0.5], rate=0.01) + tuned([0.5], rate=0.01, c_tr=0.0)
+  figure = behaviour.make(rows, {}, facts).figures["figure"]
+  lines = {line.get_label(): line for axis in figure.axes for line in axis.lines if len(line.get_xdata())}
+  assert "η_L 0.1, diverged" in lines and lines["η_M 0.01"].get_linestyle() == "None"
 
 
 def test_one_seed_never_says_yes_to_table_3(facts):

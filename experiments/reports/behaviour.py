@@ -26,11 +26,11 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   final = last_step(select(rows, stage="finetune", metric=_METRICS))
   paper = table3()
   comparison = comparison_table(sorted(final, key=_order), paper, _KEYS, _METRICS)
-  claims = [claim for task in present(final, "task") for claim in _claims(final, task)]
+  claims = [claim for task in present(final, "task") for claim in _claims(rows, final, task)]
   text = (
-    f"Mean absolute difference over {comparison.cells} cells: "
-    f"{comparison.points} percentage points ({comparison.only_ours} cells only here, "
-    f"{comparison.only_paper} only in the paper).\n\n{comparison.markdown}"
+    f"Mean absolute difference over {comparison.cells} numbers: "
+    f"{comparison.points} percentage points ({comparison.only_ours} more diverged here or are not in the paper, "
+    f"{comparison.only_paper} of the paper's were not run).\n\n{comparison.markdown}"
   )
   by_task = [(TASKS[task], _difference(final, paper, task)) for task in present(final, "task")]
   text += "\n" + "\n".join(f"{name}: {line}" for name, line in by_task) + "\n"
@@ -48,13 +48,14 @@ def _order(row: Row) -> tuple:
 
 def _difference(final: list[Row], paper: list, task: str) -> str:
   found = comparison_table(select(final, task=task), select(paper, task=task), _KEYS, _METRICS)
-  return f"{found.points} points over {found.cells} cells."
+  return f"{found.points} points over {found.cells} numbers."
 
 
-def _claims(final: list[Row], task: str) -> list[Claim]:
-  """Two statements, judged at every learning rate that was run."""
+def _claims(rows: list[Row], final: list[Row], task: str) -> list[Claim]:
+  """Three statements, judged at every learning rate that was run."""
   name, of_task = TASKS[task], select(final, task=task)
-  learned, wrapped = [], []
+  guess = guesses(rows, task, 0)["guess O_PT"]
+  learned, wrapped, shown = [], [], []
   for rate in sorted(present(of_task, "learning_rate"), reverse=True):
     cells = select(of_task, learning_rate=rate)
     plain = select(cells, c_tr=0.0, c_te=0, metric="acc_ft")
@@ -65,10 +66,14 @@ def _claims(final: list[Row], task: str) -> list[Claim]:
     if where:
       answer = weakest(judge(cell_summary(where), above=0.7), judge_below(cell_summary(elsewhere), below=0.5))
       wrapped.append(Finding(rate_name(rate), answer, f"{format_cell(where)} against {format_cell(elsewhere)}"))
+    if left := select(cells, c_tr=1.0, c_te=0, metric="acc_pt"):
+      shown.append(Finding(rate_name(rate), judge(cell_summary(left), above=guess), format_cell(left)))
   texts = {
     f"{name}, C_Tr = 0: the new task is learned on the whole distribution (Acc. O_FT above 90 % at C_Te = 0)": learned,
     f"{name}, C_Tr = 1: O_FT is answered where the correlation holds (above 70 % at C_Te = 1) and not elsewhere (below "
     "50 % at C_Te = 0)": wrapped,
+    f"{name}, C_Tr = 1: where the correlation does not hold, part of O_PT shows through (Acc. O_PT above the guess of "
+    f"{100 * guess:.1f} % at C_Te = 0)": shown,
   }
   return [claim_of_models(text, findings) for text, findings in texts.items() if findings]
 
@@ -92,8 +97,11 @@ def _figure(rows: list[Row], final: list[Row], paper: list, facts: dict):
 def _series(cells: list[Row], theirs: list) -> list[Series]:
   series = []
   for number, rate in enumerate(sorted(present(cells, "learning_rate"), reverse=True)):
-    colour = PALETTE[number % len(PALETTE)]
-    series.append(means(select(cells, learning_rate=rate), "c_tr", label=rate_name(rate), colour=colour))
+    colour, own = PALETTE[number % len(PALETTE)], select(cells, learning_rate=rate)
+    label = rate_name(rate) + (", diverged" if all(row["value"] is None for row in own) else "")
+    # Between C_Tr 0 and 1 alone a line would tell of values that nobody has.
+    style = "o-" if len(present(own, "c_tr")) > 2 else "o"
+    series.append(means(own, "c_tr", label=label, style=style, colour=colour))
     published = [cell for cell in theirs if abs(cell["learning_rate"] / rate - 1) < 1e-6]
     x, y = [cell["c_tr"] for cell in published], [cell["value"] for cell in published]
     if x:

@@ -1,6 +1,9 @@
 """Figures 55-59: what zeroing a few weights or neurons brings back."""
 
+import dataclasses
 import math
+
+from matplotlib.figure import Figure
 
 from experiments.reports import TASKS, Made, baseline_section, footer, mean_of, means, present, pruning_guess, rate_name
 from experiments.reports.histograms import histograms
@@ -32,12 +35,12 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   curves = select(rows, stage="prune", metric="acc_pt", c_te=0)
   claims = curve_claims(curves, rows) + _falls(curves, select(rows, stage="prune", metric="acc_ft", c_te=1))
   sections = [("By K", _table(rows))]
-  figures = {"figure": _figure(rows, facts)}
+  figures = _figures(rows, facts)
   for part in (single_weights(rows, facts), histograms(rows, facts)):
     if part is not None:
       # What was asked for goes first; the curves stay as its context, if they have more than a beginning and an end.
       context = {"figure_by_k": figures["figure"]} if len(present(curves, "k")) > 2 else {}
-      figures = {"figure": part.figure, **context}
+      figures = {**figures, "figure": part.figure, **context}
       sections.insert(0, part.section)
       claims = part.claims + claims
   return Made(
@@ -153,9 +156,18 @@ def _table(rows: list[Row]) -> str:
   return text + markdown_table(header, lines)
 
 
-def _figure(rows: list[Row], facts: dict):
-  first = {"scope": facts["config"]["pruning"]["scopes"][0], "unit": facts["config"]["pruning"]["units"][0]}
-  cells = select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0, **first)
+def _figures(rows: list[Row], facts: dict) -> dict[str, Figure]:
+  """One for each unit and scope; the first is called `figure`."""
+  cells = select(rows, stage="prune", metric=("acc_pt", "acc_ft"), c_te=0)
+  figures = {}
+  for unit in facts["config"]["pruning"]["units"]:
+    for scope in facts["config"]["pruning"]["scopes"]:
+      name = f"figure_{unit}_{scope.replace('/', '_')}" if figures else "figure"
+      figures[name] = _figure(rows, select(cells, unit=unit, scope=scope), f"{unit}s, scope {scope}", facts)
+  return figures
+
+
+def _figure(rows: list[Row], cells: list[Row], what: str, facts: dict) -> Figure:
   panels = []
   for (task, *model), own in group(cells, "task", *_MODEL).items():
     for c_tr in present(own, "c_tr"):
@@ -163,7 +175,7 @@ def _figure(rows: list[Row], facts: dict):
       series = _series(select(own, c_tr=c_tr))
       panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, pruning_guess(rows, task)))
   columns = 4 if len(panels) > 4 else 2
-  return lines_figure(panels, title=f"Zeroing the K first {first['unit']}s", footer=footer(facts), columns=columns)
+  return lines_figure(panels, title=f"Zeroing the K first {what}", footer=footer(facts), columns=columns)
 
 
 def _series(cells: list[Row]) -> list[Series]:
@@ -173,5 +185,7 @@ def _series(cells: list[Row]) -> list[Series]:
       own = select(cells, metric=metric, score=score)
       if own:
         label = f"O_{metric[-2:].upper()}, {score.replace('_', ', ')}"
-        series.append(means(own, "k", label=label, style=_STYLES[score], colour=colour))
+        line = means(own, "k", label=label, style=_STYLES[score], colour=colour)
+        # The interval of random pruning is in the table; here it would lie over the score's.
+        series.append(dataclasses.replace(line, low=None, high=None) if score == "random" else line)
   return series

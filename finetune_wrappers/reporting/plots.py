@@ -37,7 +37,7 @@ class Series:
     x: [N] for lines; unused for bars.
     low: [N], lower ends of the intervals, or None; NaN where there is none.
     high: [N], upper ends.
-    style: of a line, as in Matplotlib: `-`, `--`, `-.`, with a marker `o-`, `s--`.
+    style: of a line, as in Matplotlib: `-`, `--`, `-.`, with a marker `o-`, `s--`; or of a marker alone, `o`.
     colour: overrides the palette.
   """
 
@@ -269,7 +269,8 @@ def _draw_lines(axis: Axes, panel: Panel, colours: Mapping[str, Any]) -> None:
     looks = {"color": colours[series.label], "linewidth": 1.5, "markersize": 3.5, "clip_on": False}
     axis.plot(x, y, series.style, label=series.label, **looks)
     if interval:
-      axis.fill_between(x, *interval, color=colours[series.label], alpha=0.18, linewidth=0)
+      spread, looks = (axis.fill_between, (0.18, 0.0)) if set(series.style) & set("-:") else (axis.vlines, (1.0, 0.9))
+      spread(x, *interval, color=colours[series.label], alpha=looks[0], linewidth=looks[1])
   if panel.xscale == "symlog":
     x = np.concatenate([np.asarray(series.x, float) for series in panel.series] or [[1.0]])
     style.symlog(axis, x)
