@@ -1,6 +1,6 @@
 """Steps per second of one fine-tuning lane, beside what one would write first; and the time to a first step.
 
-    python -m benchmarks.tracr_speed [--seconds=20] [--tasks=counter,max_identifier] [--cores=1]
+    python -m benchmarks.tracr_speed [--seconds=20] [--tasks=counter,max_identifier] [--lane_cores=1]
 
 "First" is the compiled Haiku model, a jitted optax step called from a Python loop and batches made in NumPy, at the
 same batch size, clip, momentum and schedule, float32 at highest matmul precision. Both sides are timed in turns, on one
@@ -27,7 +27,7 @@ from finetune_wrappers.training.step import Lane
 
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Time for each side of each task.", lower_bound=0.1)
 _TASKS = flags.DEFINE_list("tasks", ["counter", "max_identifier"], "Which tasks.")
-_CORES = flags.DEFINE_integer("cores", 1, "Cores for each side, in its turn; 0: all.", lower_bound=0)
+_CORES = flags.DEFINE_integer("lane_cores", 1, "Cores for each side, in its turn; 0: all.", lower_bound=0)
 _TURNS = 5
 _RATE, _C_TR = 1e-2, 0.5
 
