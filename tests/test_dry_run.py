@@ -81,7 +81,7 @@ def test_the_layout_of_an_earlier_run_is_the_one_that_is_timed(tmp_path):
   with config.unlocked():
     config.tasks, config.lanes_per_program, config.layout.devices = ("counter",), 4, 0
   stage = next(s for s in runner.plan_of(config).stages if isinstance(s, TrainStage))
-  assert "| 1xmap |" in dry_run.describe(config, str(tmp_path))
+  assert "| 1xvmap |" not in dry_run.describe(config, str(tmp_path))
   name = loop.layout_name(loop.identity_of(stage))
   Store(tmp_path).remember(name, {"layout": {"devices": 1, "inner": "vmap"}, "lanes": 4, "lane_steps_per_second": {}})
   assert "| 1xvmap |" in dry_run.describe(config, str(tmp_path))
