@@ -205,3 +205,13 @@ def test_a_curve_of_only_k_0_and_1_is_not_drawn_beside_single_weights(facts):
   for metric in ("acc_pt", "acc_ft"):
     rows += pruned({0: [0.1, 0.2], 1: [0.1, 0.2]}, metric=metric) + single_rows([[0.1, 0.1]], metric=metric)
   assert set(pruning.make(rows, {}, facts).figures) == {"figure"}
+
+
+def test_models_that_diverged_say_so_in_the_figure(facts):
+  rows = guess_rows("counter")
+  for metric in ("acc_pt", "acc_ft"):
+    rows += pruned({k: [None, None] for k in (0, 1, 2)}, metric=metric)
+  (axis,) = pruning.make(rows, {}, facts).figures["figure_by_k"].axes
+  assert axis.get_title(loc="left").endswith("C_Tr 1, diverged") and [x.get_label() for x in axis.lines] == [
+    "guess O_PT"
+  ]

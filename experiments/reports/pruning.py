@@ -171,8 +171,10 @@ def _figure(rows: list[Row], cells: list[Row], what: str, facts: dict) -> Figure
   panels = []
   for (task, *model), own in group(cells, "task", *_MODEL).items():
     for c_tr in present(own, "c_tr"):
-      title = f"{TASKS[task]}, {_name(*model)}, C_Tr {c_tr:g}"
-      series = _series(select(own, c_tr=c_tr))
+      models = select(own, c_tr=c_tr)
+      gone = ", diverged" if all(row["value"] is None for row in models) else ""
+      title = f"{TASKS[task]}, {_name(*model)}, C_Tr {c_tr:g}{gone}"
+      series = [] if gone else _series(models)
       panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, pruning_guess(rows, task)))
   columns = 4 if len(panels) > 4 else 2
   return lines_figure(panels, title=f"Zeroing the K first {what}", footer=footer(facts), columns=columns)
