@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
-from test_store import cut, flip, payload, same
+from test_store_damage import cut, flip, payload, same
 
 from finetune_wrappers.training.checkpoints import Checkpoints
 from finetune_wrappers.training.store import Store
