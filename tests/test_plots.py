@@ -246,3 +246,11 @@ def panel(**changes):
 def test_what_cannot_be_drawn_is_refused_in_one_line(call):
   with pytest.raises(InputError, match=r"\A[^\n]+\Z"):
     call()
+
+
+def test_a_baseline_looks_the_same_in_every_panel():
+  line = [Series("a", [0.1, 0.2], x=[0, 1])]
+  panels = [Panel("1", "x", "y", line, {"threshold": 0.8, "guess": 0.2}), Panel("2", "x", "y", line, {"guess": 0.3})]
+  figure = lines_figure(panels, title="t", footer="f")
+  styles = [{x.get_label(): x.get_linestyle() for x in axis.lines}["guess"] for axis in figure.axes]
+  assert styles[0] == styles[1] != {x.get_label(): x.get_linestyle() for x in figure.axes[0].lines}["threshold"]

@@ -228,10 +228,10 @@ def _grid(
     raise InputError("panels: empty; give at least one")
   columns = min(columns, len(panels))
   names = [series.label for panel in panels for series in panel.series]
-  colours = style.colours(names, ordered) | {
-    s.label: s.colour for p in panels for s in p.series if s.colour is not None
-  }
-  names = list(dict.fromkeys([*names, *(label for panel in panels for label in panel.baselines)]))
+  colours = style.colours(names, ordered) | {s.label: s.colour for p in panels for s in p.series if s.colour}
+  baselines = dict.fromkeys(label for panel in panels for label in panel.baselines)
+  dashes = dict(zip(baselines, itertools.cycle((":", "-.", "--")), strict=False))  # of a label, in every panel
+  names = list(dict.fromkeys([*names, *baselines]))
   aside = style.legend_inches(names) if len(names) > 1 else 0.0
   rows = math.ceil(len(panels) / columns)
   size = (size[0], max(size[1], 0.17 * len(names) / rows))  # the legend must fit too
@@ -241,8 +241,8 @@ def _grid(
   handles: dict[str, Any] = dict.fromkeys(names)
   for axis, panel in zip(axes, panels, strict=False):
     draw(axis, panel, colours)
-    for (label, height), dashes in zip(panel.baselines.items(), itertools.cycle((":", "-.", "--"))):
-      axis.axhline(height * (100 if panel.percent else 1), label=label, linestyle=dashes, **_GUESS)
+    for label, height in panel.baselines.items():
+      axis.axhline(height * (100 if panel.percent else 1), label=label, linestyle=dashes[label], **_GUESS)
     if panel.percent:
       axis.set(ylim=(-2, 102), yticks=range(0, 101, 20))
     elif panel.from_zero:
