@@ -18,7 +18,7 @@ from experiments.plan import Plan
 from finetune_wrappers.training import cohort as cohorts
 from finetune_wrappers.training import loop, losses
 from finetune_wrappers.training.checkpoints import Checkpoints
-from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
 
 _SECONDS = 3.0  # of training that a program is timed for
@@ -96,7 +96,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
   runner.use_all_cores()
   planned = runner.plan_of(config)
   with runner.enough_memory(), _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
-    wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
+    wanted = with_ancestors(planned.stages)
     missing = loop.missing_stages(store, planned.stages)
     made = [stage for stage in missing if not isinstance(stage, TrainStage)]
     roots = Roots(store, planned.plans[0])

@@ -31,7 +31,7 @@ from finetune_wrappers.training.cohort import Layout, out_of_memory
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.loop import Trainer
 from finetune_wrappers.training.provenance import provenance
-from finetune_wrappers.training.stages import Stage, ancestors
+from finetune_wrappers.training.stages import Stage, with_ancestors
 from finetune_wrappers.training.store import DamagedStage, Store, writing
 from finetune_wrappers.types import InputError
 
@@ -135,7 +135,7 @@ def _set_aside(stages: Sequence[Stage], store: Store) -> None:
   Raises:
     InputError: where they are too many; then nothing is moved.
   """
-  wanted = {s.key: s for stage in stages for s in ancestors(stage)}
+  wanted = with_ancestors(stages)
   damaged = {key: error for key, stage in wanted.items() if (error := store.damage(stage))}
   if len(damaged) > _MOST_DAMAGED:
     first = next(iter(damaged.values()))

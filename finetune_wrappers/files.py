@@ -1,10 +1,13 @@
 """Files and folders wherever etils can write: of this machine, or `gs://` and the like."""
 
 import contextlib
+import errno
 import os
 import uuid
 
 from etils import epath
+
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # what reading a damaged folder may meet
 
 
 def located(workdir: str | os.PathLike) -> epath.Path:
@@ -37,3 +40,17 @@ def remove(folder: epath.Path) -> None:
   """Removes a folder and what is in it, if it is there."""
   with contextlib.suppress(OSError):
     folder.rmtree()
+
+
+def unreadable(folder: epath.Path) -> OSError | None:
+  """Why a file in there cannot be read, which Orbax may not say; None if all can, or some are missing."""
+  try:
+    for path in folder.iterdir():
+      if path.is_dir():
+        if found := unreadable(path):
+          return found
+      else:
+        path.read_bytes()
+  except OSError as error:
+    return None if error.errno in MISSING else error
+  return None

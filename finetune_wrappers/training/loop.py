@@ -17,7 +17,7 @@ from finetune_wrappers.training.checkpoints import Checkpoints
 from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.provenance import provenance
-from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import canonical_json
 
@@ -82,7 +82,7 @@ class Trainer:
     """
     missing = missing_stages(self._store, stages)
     self._total = sum(_steps(stage) for stage in missing)
-    wanted = {s.key: s for stage in stages for s in ancestors(stage)}
+    wanted = with_ancestors(stages)
     for stage in missing:
       if isinstance(stage, TrainStage):
         self._ahead[identity_of(stage)] += _steps(stage)
@@ -286,5 +286,4 @@ def _steps(stage: Stage) -> int:
 
 def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:
   """Stages and ancestors that are not finished, parents first, each once."""
-  wanted = {s.key: s for stage in stages for s in ancestors(stage)}
-  return [stage for stage in wanted.values() if not store.has(stage)]
+  return [stage for stage in with_ancestors(stages).values() if not store.has(stage)]

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 from finetune_wrappers.tasks.task import TARGETS, Task, check_probability
@@ -201,3 +202,8 @@ def ancestors(stage: Stage) -> list[Stage]:
   while isinstance(chain[0], TrainStage):
     chain.insert(0, chain[0].parent)
   return chain
+
+
+def with_ancestors(stages: Iterable[Stage]) -> dict[str, Stage]:
+  """They and their chains by key, parents first, each once."""
+  return {s.key: s for stage in stages for s in ancestors(stage)}

@@ -28,12 +28,11 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from finetune_wrappers.files import located, remove, write_atomically
+from finetune_wrappers.files import MISSING, located, remove, unreadable, write_atomically
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError
 
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # what reading a damaged folder may meet
 _OTHER_CONTENTS = "contents do not match its description"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
 
@@ -155,10 +154,10 @@ class Store:
     except (DamagedStage, MemoryError, jax.errors.JaxRuntimeError):
       raise
     except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
-      unreadable = error if isinstance(error, OSError) and error.errno not in _MISSING else _unreadable(folder)
-      if unreadable or _number_of(error) not in (None, *_MISSING):
-        why = unreadable or error
-        raise InputError(f"workdir: stage {folder} cannot be read ({type(why).__name__}); mend that first") from error
+      blocked = error if isinstance(error, OSError) and error.errno not in MISSING else unreadable(folder)
+      if blocked or _number_of(error) not in (None, *MISSING):
+        why = type(blocked or error).__name__
+        raise InputError(f"workdir: stage {folder} cannot be read ({why}); mend that first") from error
       raise DamagedStage(folder, type(error).__name__) from error
 
   def damage(self, stage: Stage) -> DamagedStage | None:
@@ -237,20 +236,6 @@ class Store:
     with contextlib.suppress(OSError, ValueError):
       return json.loads(path.read_text())
     return None
-
-
-def _unreadable(folder: epath.Path) -> OSError | None:
-  """Why a file in there cannot be read, which Orbax may not say."""
-  try:
-    for path in folder.iterdir():
-      if path.is_dir():
-        if found := _unreadable(path):
-          return found
-      else:
-        path.read_bytes()
-  except OSError as error:
-    return None if error.errno in _MISSING else error
-  return None
 
 
 def _begin(folder: epath.Path) -> None:
