@@ -137,6 +137,7 @@ def _training(preset: str) -> ConfigDict:
       "warmup_steps": steps // 5,  # 2K of 10K
       "final_fraction": 0.01,
       "momentum": 0.9,  # "SGD with momentum"
+      "dampening": 0.0,
       "clip_norm": 1.0,  # not in the paper; without it lr 1e-1 diverges, and Counter of 45 letters even with it
       "trained": "all",
       "loss_positions": "answer",

@@ -158,6 +158,7 @@ RULES = {
       **_RECIPE,
       **_SCHEDULE,
       "momentum": _SHARE_BELOW_1,
+      "dampening": _SHARE_BELOW_1,
       "trained": one_of(*TRAINED),
       "loss_positions": one_of("answer", "letters"),
       "logit_scale": _ABOVE_0,

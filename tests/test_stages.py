@@ -58,6 +58,7 @@ CHANGES = {
     "warmup_steps": 3,
     "final_fraction": 0.1,
     "momentum": 0.5,
+    "dampening": 0.5,
     "clip_norm": 0.0,
     "noise_std": 0.0,
     "trained": "matrices",

@@ -35,12 +35,12 @@ def norm(leaves):
   return np.sqrt(sum(np.square(leaf).sum() for leaf in leaves.values()))
 
 
-def directions(gradients, clip, momentum):
+def directions(gradients, clip, momentum, dampening=0.0):
   """What SGD with momentum steps along after each of the gradients."""
   total = {name: 0.0 for name in gradients[0]}
   for gradient in gradients:
     shrink = min(1.0, clip / norm(gradient)) if clip else 1.0
-    total = {name: shrink * leaf + momentum * total[name] for name, leaf in gradient.items()}
+    total = {name: (1 - dampening) * shrink * leaf + momentum * total[name] for name, leaf in gradient.items()}
     yield total
 
 
@@ -57,16 +57,16 @@ def test_schedule_rises_from_zero_and_falls_as_a_cosine(warmup, final):
   np.testing.assert_allclose([schedule(i) for i in range(26)], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("momentum", "dampening"), [(0.0, 0.0), (0.9, 0.0), (0.9, 0.9), (0.5, 0.2)])
 @pytest.mark.parametrize("clip", [0.0, 4.0, 1e6])
-def test_direction_clips_the_whole_gradient_and_adds_momentum(clip, momentum):
+def test_direction_clips_the_whole_gradient_and_adds_momentum(clip, momentum, dampening):
   generator = np.random.default_rng(0)
   sizes = (0.1, 3.0, 0.5, 20.0)  # of norms around 0.3 to 60, so that some are clipped at 4
   gradients = [{"a": s * generator.normal(size=(2, 3)), "b": s * generator.normal(size=3)} for s in sizes]
   gradients = [{name: leaf.astype(np.float32) for name, leaf in gradient.items()} for gradient in gradients]
-  optimizer = optim.direction(settings_with(clip_norm=clip, momentum=momentum))
+  optimizer = optim.direction(settings_with(clip_norm=clip, momentum=momentum, dampening=dampening))
   state = optimizer.init(gradients[0])
-  for gradient, expected in zip(gradients, directions(gradients, clip, momentum), strict=True):
+  for gradient, expected in zip(gradients, directions(gradients, clip, momentum, dampening), strict=True):
     got, state = optimizer.update(gradient, state)
     assert_close(got, expected, rtol=1e-6)
 
@@ -121,6 +121,7 @@ def test_noise_is_reproducible_by_key_and_none_where_its_width_is_zero():
     ("noise_std", float("nan"), "0 or more"),
     ("momentum", 1.0, "0 to below 1"),
     ("momentum", -0.1, "0 to below 1"),
+    ("dampening", 1.0, "0 to below 1"),
     ("final_fraction", 1.5, "0 to 1"),
     ("trained", "biases", "all, matrices, no_embeddings"),
     ("loss_positions", "all", "answer, letters"),

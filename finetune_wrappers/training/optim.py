@@ -70,6 +70,8 @@ class TrainSettings(Recipe):
 
   Attributes:
     momentum: of SGD; the paper says "with momentum", 0.9 is the reading.
+    dampening: of SGD, PyTorch's name: a gradient enters the velocity times 1 - dampening. 0 sums them up, so
+      that a step is 1 / (1 - momentum) times as long; the momentum's own value averages them.
     noise_std: standard deviation of the Gaussian noise on the initial weights.
     trained: which parameters train: `all`, `matrices` (no biases, no embeddings) or `no_embeddings`.
     loss_positions: `answer`, the position the answer is read from, or `letters`, every letter's position.
@@ -80,18 +82,21 @@ class TrainSettings(Recipe):
   noise_std: float
   trained: str
   logit_scale: float
+  dampening: float = dataclasses.field(default=0.0, metadata={"came_later": True})
 
   def __post_init__(self):
     super().__post_init__()
     require(0 < self.logit_scale < math.inf, "logit_scale", self.logit_scale, "above 0")
     require_not_negative(self, "noise_std")
     require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
+    require(0 <= self.dampening < 1, "dampening", self.dampening, "0 to below 1")
     require(self.trained in TRAINED, "trained", self.trained, ", ".join(TRAINED))
     require(self.loss_positions in ("answer", "letters"), "loss_positions", self.loss_positions, "answer, letters")
 
   def rule(self) -> optax.GradientTransformation:
     """See Recipe."""
-    return optax.trace(decay=self.momentum)
+    velocity = optax.trace(decay=self.momentum)
+    return optax.chain(optax.scale(1 - self.dampening), velocity) if self.dampening else velocity
 
   def shared(self) -> "TrainSettings":
     """All but the noise, which is a lane's own."""

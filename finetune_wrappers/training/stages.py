@@ -21,11 +21,16 @@ KINDS = ("pretrain", "finetune", "reft", "scratch", "scratch_ft")
 def describe(value: Any) -> Any:
   """A stage, task or settings object as JSON values; the text that keys are hashed from."""
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
-    fields = {field.name: describe(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return {"class": type(value).__name__, **fields}
+    told = [field.name for field in dataclasses.fields(value) if _told(field, value)]
+    return {"class": type(value).__name__, **{name: describe(getattr(value, name)) for name in told}}
   if isinstance(value, (tuple, list)):
     return [describe(item) for item in value]
   return value
+
+
+def _told(field: dataclasses.Field, value: Any) -> bool:
+  """Whether a field is in the text: one that came later is not while it says what held before it came."""
+  return not (field.metadata.get("came_later") and getattr(value, field.name) == field.default)
 
 
 class _Keyed:
