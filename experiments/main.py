@@ -9,7 +9,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import cluster
+from experiments import cluster, quiet
 from experiments.stopping import Stopping
 from finetune_wrappers.types import InputError
 
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
     raise InputError("config: missing; use --config=configs/<name>.py:<preset>, as configs/quickstart.py:quick")
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
+  quiet.hush_failed_saves()
   if not _DRY_RUN.value:
     cluster.join()
   # Imported here, so that --help does not wait for JAX.

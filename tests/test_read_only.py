@@ -1,0 +1,61 @@
+"""A workdir that really turns read-only under a run: one line, exit 2, and nothing already computed is lost."""
+
+import contextlib
+import ctypes
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
+
+
+def _obey_permissions():
+  """In a child: even root cannot write to what is not writable, once it is another program."""
+  if os.getuid() == 0:
+    assert ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0) == 0
+
+
+def _start(workdir, said):
+  flags = ["--config=configs/tab03_behaviour.py:smoke", f"--workdir={workdir}", "--config.tasks=('counter',)"]
+  steps = ["--config.training.steps=100", f"--config.training.eval_steps={tuple(range(0, 101, 5))}"]
+  more = ["--config.checkpoint_seconds=0.0", "--config.layout.devices=1", "--config.finetune.learning_rates=(0.1,)"]
+  return subprocess.Popen(
+    [sys.executable, "-m", "experiments.main", *flags, *steps, *more],
+    cwd=ROOT, stdout=said, stderr=said, preexec_fn=_obey_permissions, env={**os.environ, "PYTHONWARNINGS": "ignore"},
+  )  # fmt: skip
+
+
+def _set_mode(workdir, mode):
+  for folder, _, _ in os.walk(workdir, topdown=False):
+    with contextlib.suppress(FileNotFoundError):  # a save's own folders come and go
+      os.chmod(folder, mode)
+
+
+def _checkpoints(workdir):
+  return [path for path in workdir.glob("cohorts/*/*") if path.name.isdigit()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
+def test_a_workdir_that_turns_read_only_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
+  workdir, said = tmp_path / "workdir", tmp_path / "said"
+  with said.open("w") as out:
+    run = _start(workdir, out)
+    while run.poll() is None and not _checkpoints(workdir):
+      time.sleep(0.01)
+    _set_mode(workdir, 0o555)
+    assert run.wait(600) == 2, said.read_text()
+  lines = [line for line in re.split(r"[\r\n]+", said.read_text()) if line]
+  assert re.match(r"error: workdir: .*cannot be written", lines[-1]), lines[-3:]
+  assert "Traceback" not in said.read_text()
+  assert _checkpoints(workdir)
+  _set_mode(workdir, 0o755)
+  with said.open("w") as out:
+    assert _start(workdir, out).wait(600) == 0
+  assert "compiling" not in said.read_text()  # what was there is there
+  assert (workdir / "tab03_behaviour" / "rows.jsonl").exists()
