@@ -16,6 +16,7 @@ READINGS = (
   # (name, key, value); `task.` stands for the task's own section
   ("default", "training.momentum", 0.9),
   ("momentum 0", "training.momentum", 0.0),
+  ("averaged momentum", "training.dampening", 0.9),
   ("clip 0.1", "training.clip_norm", 0.1),
   ("clip 10", "training.clip_norm", 10.0),
   ("no clip", "training.clip_norm", 0.0),

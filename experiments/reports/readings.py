@@ -1,6 +1,6 @@
 """The readings of Table 3, varied one at a time, beside the paper's cells."""
 
-from experiments.reports import TASKS, Made, footer, last_step, present, rate_name
+from experiments.reports import TASKS, Made, footer, guesses, last_step, present, rate_name
 from finetune_wrappers.reporting.paper_values import table3
 from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -29,7 +29,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   return Made(
     title="Readings of Table 3, one at a time",
     sections=[("How to read this", note + "\n"), *sections],
-    figures={"figure": _figure(tuned, facts)},
+    figures={"figure": _figure(rows, tuned, facts)},
     short="\n".join(short),
   )
 
@@ -67,16 +67,17 @@ def _pair(cell: list[Row]) -> str:
   return " / ".join("x" if summary.n == summary.n_diverged else f"{100 * summary.mean:.1f}" for summary in found)
 
 
-def _figure(tuned: list[Row], facts: dict):
+def _figure(rows: list[Row], tuned: list[Row], facts: dict):
   final = select(last_step(tuned), c_te=0)
-  readings = list(group(final, "reading"))
+  readings = [name for (name,) in group(final, "reading")]
   panels = []
   for (task, rate, c_tr), own in group(final, "task", "learning_rate", "c_tr").items():
-    series = [
-      Series(label, [cell_summary(select(own, reading=name, metric=metric)).mean for (name,) in readings])
-      for metric, label in zip(_METRICS, ("Acc. O_PT", "Acc. O_FT"), strict=True)
-    ]
+    series = []
+    for metric, label in zip(_METRICS, ("Acc. O_PT", "Acc. O_FT"), strict=True):
+      ours = [cell_summary(select(own, reading=name, metric=metric)).mean for name in readings]
+      theirs = select(table3(), task=task, learning_rate=rate, c_tr=c_tr, c_te=0.0, metric=metric)
+      series.append(Series(label, [*ours, theirs[0]["value"] if theirs else float("nan")]))
     title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
-    names = [name for (name,) in readings]
-    panels.append(Panel(title, "", "accuracy at C_Te = 0, %", series, categories=names))
+    label = "accuracy at C_Te = 0, %"
+    panels.append(Panel(title, "", label, series, guesses(rows, task, 0), categories=[*readings, "the paper"]))
   return bars_figure(panels, title="Readings, one at a time", footer=footer(facts, intervals=False), columns=2)
