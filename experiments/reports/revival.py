@@ -205,7 +205,7 @@ def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
       baselines = {"threshold": threshold, **guess}
       panels.append(Panel(title, "reFT iteration", "Acc. O_PT at C_Te = 0, %", series, baselines, xscale="symlog"))
   columns = min(max(len(present(curves, "reft_learning_rate")), 3), 4)
-  title = "Acc. O_PT under reverse fine-tuning, beside models that never had it"
+  title = "Reverse fine-tuning, beside models that never had O_PT"
   return lines_figure(panels, title=title, footer=footer(facts), columns=columns)
 
 

@@ -230,7 +230,9 @@ def _grid(
   names = [series.label for panel in panels for series in panel.series]
   colours = style.colours(names, ordered) | {s.label: s.colour for p in panels for s in p.series if s.colour}
   baselines = dict.fromkeys(label for panel in panels for label in panel.baselines)
-  dashes = dict(zip(baselines, itertools.cycle((":", "-.", "--")), strict=False))  # of a label, in every panel
+  dashes = dict(
+    zip(baselines, itertools.cycle((":", (0, (6, 2, 1, 2, 1, 2)), "--")), strict=False)
+  )  # of a label, in every panel
   names = list(dict.fromkeys([*names, *baselines]))
   aside = style.legend_inches(names) if len(names) > 1 else 0.0
   rows = math.ceil(len(panels) / columns)
