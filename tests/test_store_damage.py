@@ -54,6 +54,19 @@ def test_no_damage_to_any_file_passes_for_other_arrays(store, damage, tmp_path):
     shutil.copytree(tmp_path / "whole", folder)
 
 
+def test_no_flipped_bit_of_the_description_passes_for_other_facts(store):
+  path = folder_of(store, stage_of()) / "stage.json"
+  whole = path.read_bytes()
+  refused = 0
+  for place in range(len(whole)):
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    try:
+      assert store.facts(stage_of()) == FACTS
+    except InputError:
+      refused += 1
+  assert refused > len(whole) // 2
+
+
 @pytest.mark.parametrize("text", ['{"stage": {"class": "Comp', "", "[]", "{}", "\x00"])
 def test_a_broken_or_missing_description_is_refused(store, text):
   (folder_of(store, stage_of()) / "stage.json").write_text(text)

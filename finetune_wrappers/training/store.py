@@ -1,7 +1,7 @@
 """The stage store: finished stages, on disk, by content.
 
     workdir/stages/<key>/arrays/      Orbax: parameters and curves
-    workdir/stages/<key>/stage.json   what the stage is, versions, checksum of the arrays
+    workdir/stages/<key>/stage.json   what the stage is, versions, checksums
     workdir/cohorts/                  see `checkpoints`
     workdir/damaged/                  what `set_aside` moved out of the way
     workdir/locks/<key>.lock          held while a stage is trained, so two processes do not train it twice
@@ -31,7 +31,7 @@ from orbax.checkpoint import v1 as ocp
 from finetune_wrappers.files import MISSING, located, remove, unreadable, write_atomically
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.stages import Stage, describe
-from finetune_wrappers.types import InputError
+from finetune_wrappers.types import InputError, canonical_json
 
 _OTHER_CONTENTS = "contents do not match its description"
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
@@ -93,7 +93,9 @@ class Store:
       facts: JSON values to keep with it (versions, layout, labels, ...).
     """
     arrays = jax.tree.map(np.asarray, arrays)
-    record = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
+    facts = json.loads(json.dumps(facts))  # as they will be read: names are text
+    told = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
+    record = {**told, "facts_checksum": _checksum_of_facts(facts)}
     final = self._folder(stage)
     # An object store has no renaming of folders: there, stage.json, the last to be written, is what makes a stage.
     own = hosts.agree(lambda: uuid.uuid4().hex[:12])  # processes of two containers may have one number
@@ -142,6 +144,9 @@ class Store:
     """What stage.json says, with all its parts."""
     record = json.loads((self._folder(stage) / "stage.json").read_text())
     if record["stage"] != json.loads(json.dumps(describe(stage))):
+      raise DamagedStage(self._folder(stage), _OTHER_CONTENTS)
+    expected = _checksum_of_facts(record["facts"])
+    if record.get("facts_checksum", expected) != expected:  # the first of results/models have none
       raise DamagedStage(self._folder(stage), _OTHER_CONTENTS)
     return {name: record[name] for name in ("checksum", "facts")}
 
@@ -264,6 +269,10 @@ def checksum(arrays: Any) -> str:
     digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
     digest.update(leaf.tobytes())
   return digest.hexdigest()
+
+
+def _checksum_of_facts(facts: dict[str, Any]) -> str:
+  return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
 
 
 @contextlib.contextmanager
