@@ -7,7 +7,7 @@ would have done.
 
     python -m experiments.main --config=configs/tab03_readings.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 2 minutes; quick 15 minutes; paper 1 hour for Max-identifier, 6 for Counter (estimates).
+Cost on 2 CPU cores: smoke 2 minutes; quick 17 minutes; paper 1 hour for Max-identifier, 7 for Counter (estimates).
 """
 
 from configs import common

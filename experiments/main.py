@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     return
   with Stopping() as stopping:
     try:
-      folder, short = runner.run(_CONFIG.value, _WORKDIR.value, stopping)
+      folder, short, diverged = runner.run(_CONFIG.value, _WORKDIR.value, stopping)
     except runner.Interrupted as error:
       print(f"{error}; the same command goes on from there", file=sys.stderr)
       sys.exit(_SIGNALLED + (stopping.signal or signal.SIGTERM))  # another host may have had the signal
@@ -61,8 +61,8 @@ def main(argv: list[str]) -> None:
   print(short)
   for path in sorted(folder.iterdir()):
     print(path)
-  if lost := runner.diverged(folder):
-    print(f"error: diverged and left out: {'; '.join(lost)}", file=sys.stderr)
+  if diverged:
+    print(f"error: diverged and left out: {'; '.join(diverged)}", file=sys.stderr)
     sys.exit(_SOME_FAILED)
 
 
@@ -102,9 +102,9 @@ def run() -> None:
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(_BAD_INPUT)
-  except KeyboardInterrupt:
+  except KeyboardInterrupt as error:
     print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-    sys.exit(_SIGNALLED + signal.SIGINT)
+    sys.exit(_SIGNALLED + (error.args or (signal.SIGINT,))[0])
 
 
 if __name__ == "__main__":

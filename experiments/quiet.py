@@ -5,8 +5,6 @@ from typing import Any
 
 from absl import logging
 
-# Orbax's threads, asyncio's tasks that they leave, and TensorStore's calls back into a loop that is gone.
-_ECHOES = ("_SignalingThread.run() raised", "Task exception was never retrieved", "Event loop is closed")
 _others: list[Any] = []
 
 
@@ -19,9 +17,12 @@ def hush_failed_saves() -> None:
 
 
 def _is_news(record) -> bool:
-  return not any(echo in record.getMessage() for echo in _ECHOES)
+  """Not what Orbax's threads say, nor what asyncio says of tasks that they leave."""
+  text = str(record.msg)
+  of_a_task = "Task exception was never retrieved" in text and "orbax" in text
+  return not (of_a_task or "_SignalingThread.run() raised" in text)
 
 
 def _hook(unraisable) -> None:
-  if not any(echo in str(unraisable.exc_value) for echo in _ECHOES):
+  if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore calls back into a loop that is gone
     _others[-1](unraisable)

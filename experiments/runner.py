@@ -10,8 +10,9 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,19 +29,35 @@ from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_rows
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.cohort import Layout, out_of_memory
+from finetune_wrappers.training.disk import writing
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.loop import Trainer
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import Stage, with_ancestors
-from finetune_wrappers.training.store import DamagedStage, Store, writing
+from finetune_wrappers.training.store import DamagedStage, Store
 from finetune_wrappers.types import InputError
 
-__all__ = ["Interrupted", "LanesFailed", "diverged", "plan_of", "report", "run", "use_all_cores"]
+__all__ = ["Interrupted", "LanesFailed", "Ran", "plan_of", "report", "run", "use_all_cores"]
 _MOST_DAMAGED = 5  # stages at once, or times, that a run trains again by itself
+_WAIT_SECONDS = 0.2
 _SMALLER = "smaller values of batch_size, eval_size, lanes_per_program or of the model's sizes"
 
 
-def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> tuple[epath.Path, str]:
+class Ran(NamedTuple):
+  """What a run left.
+
+  Attributes:
+    folder: `workdir/<name>` with rows.jsonl, summary.md, figure.png and config.json.
+    short: the short table to print; empty on all hosts but the first.
+    diverged: the models that do not count, because their loss became infinite or none.
+  """
+
+  folder: epath.Path
+  short: str
+  diverged: list[str]
+
+
+def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda: False) -> Ran:
   """Everything from a config to its folder.
 
   Args:
@@ -49,7 +66,7 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
     stopping: asked every few seconds whether to save and raise Interrupted.
 
   Returns:
-    (`workdir/<name>` with rows.jsonl, summary.md and figure.png, the short table to print).
+    Where the results are, and what to print.
 
   Raises:
     InputError: for anything the user can mend; what was trained until then is kept.
@@ -116,7 +133,7 @@ def use_all_cores() -> None:
     return
 
 
-def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> tuple[epath.Path, str]:
+def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
   """Until no stage turns out to be damaged; where it does not end, something else is wrong."""
   for left in reversed(range(_MOST_DAMAGED + 1)):
     try:
@@ -146,25 +163,33 @@ def _set_aside(stages: Sequence[Stage], store: Store) -> None:
       print(f"warning: {text}", file=sys.stderr)
 
 
-def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> tuple[epath.Path, str]:
+def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
   folder = store.root / config.name
   with Progress() as progress:
     trainer_of(config, planned, store, progress=progress, stopping=stopping).run(planned.stages)
     measured = _measure(config, planned, store, progress, stopping)
   if not hosts.is_first():
-    return folder, ""
+    return Ran(folder, "", [])
   facts = _facts(config, store, planned.stages)
-  with writing(folder):
-    write_rows(folder / "rows.jsonl", measured.rows)
-    write_atomically(folder / "config.json", json.dumps(facts, indent=1, sort_keys=True).encode())
-    if measured.arrays:
-      write_atomically(folder / "arrays.npz", _npz(measured.arrays))
-  return folder, report(config, folder)
+  with _alone(store, config.name):
+    with writing(folder):
+      write_rows(folder / "rows.jsonl", measured.rows)
+      write_atomically(folder / "config.json", json.dumps(facts, indent=1, sort_keys=True).encode())
+      (folder / "arrays.npz").unlink(missing_ok=True)
+      if measured.arrays:
+        write_atomically(folder / "arrays.npz", _npz(measured.arrays))
+    return Ran(folder, report(config, folder), sorted(set(facts["diverged"])))
 
 
-def diverged(folder: epath.Path) -> list[str]:
-  """The runs in that folder that do not count, because their loss became infinite or none."""
-  return sorted(set(json.loads((folder / "config.json").read_text())["diverged"]))
+@contextlib.contextmanager
+def _alone(store: Store, name: str) -> Iterator[None]:
+  """Waits until no other run, such as a job of the same array, writes the folder of that name."""
+  while True:
+    with store.lock([f"folder-{name}"]) as held:
+      if held:
+        yield
+        return
+    time.sleep(_WAIT_SECONDS)
 
 
 def report(config: ConfigDict, folder: epath.Path) -> str:
@@ -216,7 +241,7 @@ def _measure(config: ConfigDict, planned: Planned, store: Store, progress: Progr
 
 def _on_load(show, numbers, stopping) -> None:
   """A model's measurement begins as it is loaded; a measure may load one twice."""
-  if hosts.agree(stopping):
+  if any(hosts.any_of(stopping())):
     raise Interrupted("stopped while measuring; every model is trained")
   show(next(numbers, None))
 

@@ -34,6 +34,6 @@ class Stopping:
   def _remember(self, number: int, frame: FrameType | None) -> None:
     del frame
     if self.signal:
-      raise KeyboardInterrupt
+      raise KeyboardInterrupt(number)
     self.signal = number
     print("\nstopping; a second signal stops at once", file=sys.stderr)

@@ -8,8 +8,7 @@ Diverged runs never enter as NaN: the caller leaves them out and reports how man
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from statistics import NormalDist
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,56 +80,6 @@ def mean_interval(values: Any, level: float = 0.95, *, bounds: tuple[float, floa
   low, high = bounds if bounds else (-math.inf, math.inf)
   mean = values.mean()
   return Interval(float(np.clip(mean - half, low, high)), float(np.clip(mean + half, low, high)))
-
-
-def bootstrap_interval(
-  values: Any,
-  *,
-  statistic: Callable[[np.ndarray], Any] = np.mean,
-  level: float = 0.95,
-  resamples: int = 2000,
-  seed: int = 0,
-) -> Interval:
-  """Percentile bootstrap interval of a statistic over seeds; (nan, nan) for fewer than 2 values.
-
-  Args:
-    values: float [R], one for each seed.
-    statistic: from float [R] to a number.
-    level: confidence, in (0, 1).
-    resamples: how many times the seeds are drawn anew.
-    seed: of the drawing; the same seed gives the same interval.
-
-  Raises:
-    ValueError: for a NaN or infinite value, a level outside (0, 1) or no resamples.
-  """
-  values = _finite(values)
-  _check(level, resamples)
-  if len(values) < 2:
-    return NO_INTERVAL
-  draws_NxR = np.random.default_rng(seed).choice(values, size=(resamples, len(values)))
-  low, high = np.quantile([float(statistic(draw_R)) for draw_R in draws_NxR], [(1 - level) / 2, (1 + level) / 2])
-  return Interval(float(low), float(high))
-
-
-def wilson_interval(successes: int, n: int, level: float = 0.95) -> Interval:
-  """Wilson score interval (no continuity correction), as fractions, of one accuracy on a finite test set.
-
-  Args:
-    successes: right answers, 0 to n.
-    n: answers, at least 1.
-    level: confidence, in (0, 1).
-
-  Raises:
-    ValueError: for counts or a level out of range.
-  """
-  _check(level)
-  if n < 1 or not 0 <= successes <= n:
-    raise ValueError(f"successes, n: {successes} of {n} is not allowed; use n >= 1 and 0 <= successes <= n")
-  z = NormalDist().inv_cdf((1 + level) / 2)
-  share = successes / n
-  scale = 1 + z * z / n
-  centre, half = (share + z * z / (2 * n)) / scale, z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-  return Interval(0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half)
 
 
 def guess_baseline(labels: Any) -> float:

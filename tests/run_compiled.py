@@ -11,7 +11,7 @@ from tiny import LIGHT, SETTINGS, TASK, lanes_of, run
 
 from experiments import compiled
 from finetune_wrappers.training import cohort
-from finetune_wrappers.training.store import checksum
+from finetune_wrappers.training.disk import checksum
 
 
 def train(choice, workdir):

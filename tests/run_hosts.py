@@ -42,11 +42,21 @@ def main(workdir, number, place, port, devices, inner):
     hosts.on_first(fail)
   except (TypeError, RuntimeError) as error:
     print(f"failed: {error}".replace("the first host: TypeError: ", ""))
+  try:
+    hosts.together(lambda: lose(place, number - 1))
+  except (OSError, InputError) as error:
+    print(f"together: {error}" if place == number - 1 or "another host" not in str(error) else "together: lost")
+  print("flags", hosts.any_of(place == number - 1, False, True), hosts.together(lambda: "value"))
   print(json.dumps(hosts.agree(lambda: {"decided by": place})))
 
 
 def refuse():
   raise InputError("workdir: is full")
+
+
+def lose(place, last):
+  if place == last:
+    raise OSError("lost")
 
 
 def fill():

@@ -33,10 +33,10 @@ def folders(kept):
   return sorted(path for path in pathlib.Path(kept._root, "cohorts").glob("*/*") if path.is_dir())
 
 
-def test_a_lane_has_its_newest_checkpoint_and_the_one_before_is_removed(kept):
-  for step in (9, 10):
+def test_a_lane_has_its_newest_checkpoint_and_all_but_the_one_before_are_removed(kept):
+  for step in (8, 9, 10):
     kept.save(["a", "b"], step, of_lanes(step, 1, 2))
-  assert [path.name for path in folders(kept)] == ["10"]
+  assert [path.name for path in folders(kept)] == ["10", "9"]
   found = Checkpoints(kept._root).load(["b", "c"])
   assert list(found) == ["b"] and found["b"][0] == 10
   same(found["b"][1], of_lane(10, 2))
@@ -63,19 +63,39 @@ def test_what_every_lane_is_done_with_is_removed(kept):
 
 
 @pytest.mark.parametrize("damage", [cut, flip])
-def test_a_damaged_one_falls_back_to_the_one_before(kept, damage, tmp_path):
-  kept.save(["a"], 9, of_lanes(9, 1))
-  shutil.copytree(folders(kept)[0], tmp_path / "9")
-  kept.save(["a"], 10, of_lanes(10, 1))
-  shutil.copytree(tmp_path / "9", folders(kept)[0].with_name("9"))  # as if the process died before it removed it
+def test_a_damaged_one_falls_back_to_the_one_before_and_says_so(kept, damage, caplog):
+  for step in (8, 9, 10):
+    kept.save(["a"], step, of_lanes(step, 1))
   assert kept.load(["a"])["a"][0] == 10
   nine, ten = sorted(folders(kept), key=lambda path: int(path.name))
   damage(payload(ten))
   step, arrays = kept.load(["a"])["a"]
   assert step == 9
   same(arrays, of_lane(9, 1))
+  assert caplog.text.count(f"checkpoint {ten} is truncated or foreign") == 1 and "9 is" not in caplog.text
   damage(payload(nine))
   assert kept.load(["a"]) == {}
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "bad"), PermissionError(errno.EACCES, "no"), MemoryError()])
+def test_one_that_cannot_be_read_now_is_not_taken_for_damaged(kept, error, monkeypatch):
+  kept.save(["a"], 9, of_lanes(9, 1))
+
+  def fail(*_):
+    raise error
+
+  with monkeypatch.context() as patched, pytest.raises((InputError, MemoryError)):
+    patched.setattr(ocp, "load", fail)
+    kept.load(["a"])
+  assert kept.load(["a"])["a"][0] == 9
+
+
+def test_folders_that_are_no_checkpoints_are_left_out(kept):
+  kept.save(["a"], 9, of_lanes(9, 1))
+  (folders(kept)[0].parent / "\u00b2").mkdir()
+  assert kept.steps() == {"a": 9}
+  shutil.rmtree(kept._root / "cohorts")
+  assert kept.steps() == {} and kept.load(["a"]) == {}
 
 
 @pytest.mark.parametrize("text", ['["b", "a"]', '["z"]', '["a"', "7", ""])

@@ -30,7 +30,7 @@ def _config(name, preset):
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_leaves_rows_summary_and_figure(name, workdir):
   config = _config(name, "smoke")
-  folder, short = runner.run(config, str(workdir))
+  folder, short, _ = runner.run(config, str(workdir))
   assert folder == workdir / name
   rows = read_rows(folder / "rows.jsonl")
   assert {row["experiment"] for row in rows} == {name}
@@ -45,7 +45,7 @@ def test_smoke_leaves_rows_summary_and_figure(name, workdir):
 
 def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypatch):
   config = _config("fig27_reft", "smoke")
-  folder, _ = runner.run(config, str(workdir))
+  folder, *_ = runner.run(config, str(workdir))
   before = (folder / "rows.jsonl").read_bytes()
   monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._train", None)
   monkeypatch.setattr("finetune_wrappers.training.loop.Trainer._make_root", None)
@@ -55,7 +55,7 @@ def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypat
 
 def test_damaged_stages_are_trained_again_to_the_same_rows_and_kept_aside(workdir, capsys):
   config = _config("fig27_reft", "smoke")
-  folder, _ = runner.run(config, str(workdir))
+  folder, *_ = runner.run(config, str(workdir))
   before = (folder / "rows.jsonl").read_bytes()
   trained = next(stage for stage in runner.plan_of(config).stages if stage.kind == "reft")
   damaged = [trained.key, root_of(trained).key]
@@ -82,7 +82,7 @@ def test_many_damaged_stages_are_left_where_they_are(tmp_path):
 
 
 def test_accuracies_stand_beside_guess_baselines_and_random_pruning(workdir):
-  folder, _ = runner.run(_config("quickstart", "smoke"), str(workdir))
+  folder, *_ = runner.run(_config("quickstart", "smoke"), str(workdir))
   rows = read_rows(folder / "rows.jsonl")
   for stage in ("data", "prune"):
     baselines = select(rows, metric="guess_baseline", stage=stage)

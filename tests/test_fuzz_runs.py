@@ -87,7 +87,7 @@ STRANGER = {
 
 def run_to_the_end(config, workdir):
   drop_programs()  # of the config before
-  folder, short = runner.run(config, str(workdir))
+  folder, short, _ = runner.run(config, str(workdir))
   rows = read_rows(folder / "rows.jsonl")
   assert rows and short and (folder / "figure.png").exists()
   kept = json.loads((folder / "config.json").read_text())["config"]

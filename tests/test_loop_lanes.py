@@ -187,3 +187,12 @@ def test_what_killed_saves_left_goes_when_everything_is_trained(tmp_path):
   trainer(store).run([ROOT])
   left = sorted(path.name for path in (tmp_path / "stages").iterdir())
   assert left == sorted([ROOT.key, f".{OTHER.key}-1"]), "of a stage that is not there, it may be another process's"
+
+
+def test_of_two_choices_of_a_layout_the_first_for_as_many_lanes_stands(tmp_path):
+  first, second = ({"layout": {"devices": 1, "inner": inner}, "lanes": 2} for inner in ("map", "vmap"))
+  runs = [trainer(Store(tmp_path)) for _ in range(2)]
+  assert runs[0]._settled("layout", first) == first
+  assert runs[1]._settled("layout", second) == first
+  assert runs[1]._settled("layout", second | {"lanes": 3}) == second | {"lanes": 3}
+  assert runs[0]._store.recall("layout") == second | {"lanes": 3}

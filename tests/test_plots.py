@@ -16,7 +16,6 @@ from finetune_wrappers.reporting.plots import (
   Series,
   bars_figure,
   heatmaps_figure,
-  histograms_figure,
   lines_figure,
   save_figure,
 )
@@ -73,12 +72,6 @@ def many_long_categories():
   return bars_figure([Panel("", "pruned weight", "accuracy, %", series, categories=names)], **WORDS)
 
 
-def histograms():
-  generator = np.random.default_rng(0)
-  groups = {"before pruning": generator.poisson(9, 500), "after pruning": generator.poisson(12, 500)}
-  return histograms_figure({"Counter, $C_{Tr}$ = 0": groups, "Counter, $C_{Tr}$ = 1": groups}, **WORDS)
-
-
 def attention(letters=20, rows=2):
   tokens = ["bos", *itertools.islice(itertools.cycle("abcdefghi"), letters), "pad", "pad"]
   weights = np.random.default_rng(0).dirichlet(np.full(len(tokens), 0.1), len(tokens))
@@ -102,7 +95,6 @@ FIGURES = [
   bars,
   long_categories,
   many_long_categories,
-  histograms,
   attention,
   long_attention,
   activations,
@@ -159,16 +151,6 @@ def test_a_bar_of_twice_the_value_has_twice_the_pixels(tmp_path):
   image[:, int(0.8 * image.shape[1]) :] = 255  # the legend
   a, b = (painted(image, colour).sum() for colour in PALETTE[:2])
   assert a > 1000 and b / a == pytest.approx(2, abs=0.1)
-
-
-def test_histogram_shows_shares_of_each_group(tmp_path):
-  figure = histograms_figure({"x": {"before": [0, 0, 0, 2], "after": [[2] * 10] * 2}}, title="", footer="")
-  image = pixels(figure, tmp_path)
-  image[:, int(0.8 * image.shape[1]) :] = 255
-  before, after = (painted(image, colour) for colour in PALETTE[:2])
-  assert before.sum() == pytest.approx(after.sum(), rel=0.05)  # 75 % + 25 % against 100 %
-  assert after.any(axis=1).sum() / before.any(axis=1).sum() == pytest.approx(4 / 3, rel=0.05)
-  assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "2"]
 
 
 def test_a_line_runs_where_its_values_are(tmp_path):
@@ -235,8 +217,6 @@ def panel(**changes):
     lambda: lines_figure([panel(series=[Series("a", [0.1], [1, 2])])], **WORDS),
     lambda: lines_figure([panel(series=[Series("a", [0.1, 0.2], [1, 2], low=[0.0, 0.1])])], **WORDS),
     lambda: bars_figure([panel(categories=["only one"])], **WORDS),
-    lambda: histograms_figure({}, **WORDS),
-    lambda: histograms_figure({"t": {"before": []}}, **WORDS),
     lambda: heatmaps_figure([], **WORDS),
     lambda: heatmaps_figure([[Heatmap("", np.eye(2))], []], **WORDS),
     lambda: heatmaps_figure([[Heatmap("", np.ones(3))]], **WORDS),

@@ -19,7 +19,7 @@ def rows_of(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("quick")
 
   def run(name):
-    folder, _ = runner.run(importlib.import_module(f"configs.{name}").get_config("quick"), str(workdir))
+    folder, *_ = runner.run(importlib.import_module(f"configs.{name}").get_config("quick"), str(workdir))
     return read_rows(folder / "rows.jsonl")
 
   return run

@@ -12,6 +12,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+_LATE = 20  # steps
 _PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
 
 
@@ -38,7 +39,7 @@ def _set_mode(workdir, mode):
 
 
 def _checkpoints(workdir):
-  return [path for path in workdir.glob("cohorts/*/*") if path.name.isdigit()]
+  return [int(path.name) for path in workdir.glob("cohorts/*/*") if path.name.isdigit()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="capabilities are Linux's")
@@ -46,16 +47,15 @@ def test_a_workdir_that_turns_read_only_ends_in_one_line_and_the_run_goes_on_lat
   workdir, said = tmp_path / "workdir", tmp_path / "said"
   with said.open("w") as out:
     run = _start(workdir, out)
-    while run.poll() is None and not _checkpoints(workdir):
+    while run.poll() is None and max(_checkpoints(workdir), default=0) < _LATE:
       time.sleep(0.01)
     _set_mode(workdir, 0o555)
     assert run.wait(600) == 2, said.read_text()
-  lines = [line for line in re.split(r"[\r\n]+", said.read_text()) if line]
-  assert re.match(r"error: workdir: .*cannot be written", lines[-1]), lines[-3:]
-  assert "Traceback" not in said.read_text()
-  assert _checkpoints(workdir)
+  lines = [line for line in re.split(r"[\r\n]+", said.read_text()) if line and "step/s" not in line]
+  assert len(lines) == 1 and re.match(r"error: workdir: .*cannot be written", lines[0]), lines
   _set_mode(workdir, 0o755)
   with said.open("w") as out:
     assert _start(workdir, out).wait(600) == 0
-  assert "compiling" not in said.read_text()  # what was there is there
+  begun = [float(done) for done in re.findall(r"finetune counter, 2 lanes: .*?\| ([\d.]+)/", said.read_text())]
+  assert min(done for done in begun if done) > 2 * _LATE  # steps of two lanes: goes on from a checkpoint
   assert (workdir / "tab03_behaviour" / "rows.jsonl").exists()

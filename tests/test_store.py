@@ -17,8 +17,9 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
+from finetune_wrappers.training.disk import checksum, writing
 from finetune_wrappers.training.stages import CompileStage
-from finetune_wrappers.training.store import Store, checksum, writing
+from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
 FACTS = {"device": "cpu", "labels": ["a", "b"], "layout": {"devices": 1, "inner": "map"}, "rate": 0.5, "none": None}

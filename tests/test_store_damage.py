@@ -1,6 +1,7 @@
 """The stage store: what is damaged is told from what cannot be read, and set aside."""
 
 import errno
+import itertools
 import os
 import pathlib
 import shutil
@@ -73,6 +74,41 @@ def test_a_broken_or_missing_description_is_refused(store, text):
   for stage in (stage_of(), stage_of(9)):
     is_refused_and_the_other_loads(store, stage, store.load)
     is_refused_and_the_other_loads(store, stage, store.facts)
+
+
+def test_what_has_no_description_makes_way_for_the_stage_and_is_kept(store):
+  folder = folder_of(store, stage_of())
+  (folder / "stage.json").unlink()
+  assert not store.has(stage_of())
+  store.save(stage_of(), arrays_of(), FACTS)
+  same(store.load(stage_of())[0], arrays_of())
+  (moved,) = (pathlib.Path(store.root) / "damaged").iterdir()
+  assert (moved / "arrays").exists()
+  assert not list(folder.parent.glob(".*"))
+
+
+def test_a_save_that_fails_leaves_nothing(store, monkeypatch):
+  def fail(path, _):
+    path.mkdir()
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  before = sorted((pathlib.Path(store.root) / "stages").iterdir())
+  monkeypatch.setattr(ocp, "save", fail)
+  with pytest.raises(InputError, match="is full"):
+    store.save(stage_of(7), arrays_of(), FACTS)
+  assert sorted((pathlib.Path(store.root) / "stages").iterdir()) == before
+
+
+def test_what_is_remembered_is_the_same_or_nothing_whatever_bit_flips(store):
+  value = {"layout": {"devices": 2, "inner": "vmap"}, "lanes": 4, "lane_steps_per_second": {"1xmap": 10.5}}
+  store.remember("layout", value)
+  path = pathlib.Path(store.root) / "locks" / "layout.json"
+  whole = path.read_bytes()
+  for place, bit in itertools.product(range(len(whole)), range(8)):
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+    assert store.recall("layout") in (value, None)
+  path.write_bytes(whole)
+  assert store.recall("layout") == value
 
 
 def test_a_damaged_stage_is_set_aside_whole(store):

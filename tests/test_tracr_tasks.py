@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask, check_c_tr, make_task
+from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask, make_task
 from finetune_wrappers.types import InputError
 
 LETTERS = string.ascii_lowercase
@@ -227,12 +227,6 @@ def test_counter_takes_exactly_the_differences_that_some_string_has(vocab_size, 
 def test_sizes_and_ranks_that_no_string_has_are_refused_in_one_line(name, changed, message):
   with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
     make_task(name, **changed)
-
-
-@pytest.mark.parametrize("c_tr", [-0.1, 1.1, float("nan")])
-def test_a_c_tr_that_is_no_probability_is_refused(c_tr):
-  with pytest.raises(InputError, match=r"\Ac_tr: [^\n]+ 0 to 1\Z"):
-    check_c_tr(c_tr)
 
 
 def test_make_task_makes_the_task_of_that_name():

@@ -121,7 +121,7 @@ def test_noise_is_reproducible_by_key_and_none_where_its_width_is_zero():
     ("noise_std", float("nan"), "0 or more"),
     ("momentum", 1.0, "0 to below 1"),
     ("momentum", -0.1, "0 to below 1"),
-    ("dampening", 1.0, "0 to below 1"),
+    ("dampening", 1.0, "0 to below 1, and 0 without momentum"),
     ("final_fraction", 1.5, "0 to 1"),
     ("trained", "biases", "all, matrices, no_embeddings"),
     ("loss_positions", "all", "answer, letters"),

@@ -132,38 +132,6 @@ def bars_figure(panels: Sequence[Panel], *, title: str, footer: str, columns: in
   return _grid(panels, _draw_bars, title, footer, columns, ordered, size)
 
 
-def histograms_figure(
-  samples: Mapping[str, Mapping[str, Any]],
-  *,
-  title: str,
-  footer: str,
-  xlabel: str = "predicted class",
-  columns: int = 1,
-) -> Figure:
-  """How often each class was predicted, for example before and after pruning, as grouped bars.
-
-  Args:
-    samples: panel title to label (`before`, `after`) to predicted classes, any shape, at least one.
-    title: of the figure.
-    footer: config, seeds, device.
-    xlabel: what the classes are.
-    columns: panels a row, at most.
-
-  Raises:
-    InputError: for no panels, or a label without predictions.
-  """
-  for name, groups in samples.items():
-    if not groups or not all(map(np.size, groups.values())):
-      raise InputError(f"samples: {name!r} has a group without predictions; give at least one in each")
-  # All panels have the same classes, so that they can be compared.
-  classes = np.unique(np.concatenate([np.ravel(a) for groups in samples.values() for a in groups.values()] or [[]]))
-  panels = []
-  for name, groups in samples.items():
-    series = [Series(label, [100 * np.mean(np.equal(a, c)) for c in classes]) for label, a in groups.items()]
-    panels.append(Panel(name, xlabel, "share of strings, %", series, categories=list(map(str, classes)), percent=False))
-  return bars_figure(panels, title=title, footer=footer, columns=columns)
-
-
 def heatmaps_figure(
   grid: Sequence[Sequence[Heatmap]],
   *,

@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from finetune_wrappers.tasks.task import check_probability
 from finetune_wrappers.types import Batch, InputError
 
 LETTERS = ascii_letters.ascii_lowercase
@@ -293,8 +292,3 @@ def make_task(name: str, **settings) -> CounterTask | MaxIdentifierTask:
   if name not in TASKS:
     raise InputError(f"task: {name!r} is not one of {', '.join(sorted(TASKS))}")
   return TASKS[name](**settings)
-
-
-def check_c_tr(c_tr: float) -> None:
-  """Raises InputError unless C_Tr is a probability."""
-  check_probability("c_tr", c_tr)

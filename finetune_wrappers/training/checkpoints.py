@@ -14,11 +14,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from finetune_wrappers.files import remove, write_atomically
 from finetune_wrappers.training import hosts
-from finetune_wrappers.training.store import checksum, load_arrays, writing
+from finetune_wrappers.training.disk import OTHER_CONTENTS, Damaged, checksum, load_arrays, reading, writing
+
+_KEPT = 2
 
 
 class Checkpoints:
@@ -33,7 +36,7 @@ class Checkpoints:
     self._folder = root / "cohorts"
 
   def save(self, lanes: Sequence[str], step: int, arrays: Any) -> None:
-    """Keeps what these lanes have after `step` steps; their checkpoint before it is removed afterwards.
+    """Keeps what these lanes have after `step` steps, and of those before it the last.
 
     Several hosts call this together.
 
@@ -49,7 +52,7 @@ class Checkpoints:
     with writing(self._root):
       hosts.on_first(lambda: _make_ready(folder, lanes, step))
       ocp.save(folder / str(step), {"checksum": _checksum(lanes, arrays), "arrays": arrays})
-      hosts.on_first(lambda: _keep_only(folder, step))
+      hosts.on_first(lambda: _keep_newest(folder))
 
   def load(self, lanes: Sequence[str]) -> dict[str, tuple[int, Any]]:
     """(step, arrays [...]) of the newest whole checkpoint of each of these lanes; a lane without one is left out."""
@@ -83,7 +86,7 @@ class Checkpoints:
   def _newest_first(self) -> list[tuple[int, Any, list[str]]]:
     """(step, folder of its cohort, lanes) of everything there."""
     found = []
-    for folder in self._folder.iterdir():
+    for folder in self._folder.iterdir() if self._folder.exists() else ():
       members = _members(folder)
       found += [(step, folder, members) for step in _steps_in(folder)] if members else []
     return sorted(found, key=lambda entry: (-entry[0], str(entry[1])))
@@ -95,9 +98,11 @@ def _make_ready(folder, lanes: Sequence[str], step: int) -> None:
   remove(folder / str(step))
 
 
-def _keep_only(folder, step: int) -> None:
+def _keep_newest(folder) -> None:
+  """The newest and, for the day that it turns out to be damaged, the one before it."""
+  steps = sorted(_steps_in(folder))[-_KEPT:]
   for other in folder.iterdir():
-    if other.name not in (str(step), "lanes.json"):
+    if other.name not in ("lanes.json", *map(str, steps)):
       remove(other)
 
 
@@ -110,17 +115,26 @@ def _members(folder) -> list[str]:
 
 def _steps_in(folder) -> list[int]:
   with contextlib.suppress(OSError):
-    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+    return [int(path.name) for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
   return []
 
 
 def _read(folder, lanes: Sequence[str]) -> Any:
-  """Its arrays, or None if they are not whole."""
-  with contextlib.suppress(Exception):  # Orbax and TensorStore raise many kinds for a half-written checkpoint
-    kept = load_arrays(folder)
-    if np.array_equal(kept["checksum"], _checksum(lanes, kept["arrays"])):
+  """Its arrays, or None and a warning if they are not whole.
+
+  Raises:
+    InputError: if the disk does not let it be read.
+  """
+  try:
+    with reading(folder, "checkpoint"):
+      kept = load_arrays(folder)
+      if not np.array_equal(kept["checksum"], _checksum(lanes, kept["arrays"])):
+        raise Damaged(OTHER_CONTENTS)
       return kept["arrays"]
-  return None
+  except Damaged as error:
+    if hosts.is_first():
+      logging.warning("workdir: checkpoint %s is truncated or foreign (%s) and is passed over", folder, error)
+    return None
 
 
 def _checksum(lanes: Sequence[str], arrays: Any) -> np.ndarray:

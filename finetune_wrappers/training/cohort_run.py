@@ -52,7 +52,7 @@ class CohortRun:
     """Saved leaves in the structure of a fresh state."""
     fresh = self._gathered(self._state)
     if [leaf.shape for leaf in leaves] != [leaf.shape for leaf in jax.tree.leaves(fresh)]:
-      raise InputError("workdir: a checkpoint has other shapes; delete workdir/cohorts to start those lanes again")
+      raise InputError("workdir: a checkpoint has other shapes; move workdir/cohorts away to start those lanes again")
     return jax.tree.structure(fresh).unflatten(leaves)
 
   def _gathered(self, tree: Any) -> Any:

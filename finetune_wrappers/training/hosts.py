@@ -5,13 +5,15 @@ With one host, which is what `jax.distributed.initialize` was not called for, ev
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from finetune_wrappers.types import InputError
+
+T = TypeVar("T")
 
 
 def is_first() -> bool:
@@ -66,6 +68,31 @@ def _error_of(error: str, kind: str, number: int | None) -> Exception:
   if number is not None:
     return OSError(number, error)
   return InputError(error) if kind == InputError.__name__ else RuntimeError(f"the first host: {kind}: {error}")
+
+
+def any_of(*flags: bool) -> tuple[bool, ...]:
+  """Which of the flags any host has set, on every host."""
+  if jax.process_count() == 1:
+    return flags
+  return tuple(map(bool, multihost_utils.process_allgather(np.asarray(flags)).any(axis=0)))
+
+
+def together(action: Callable[[], T]) -> T:
+  """What `action` returns on this host; no host goes on if it fails on one of them.
+
+  Raises:
+    InputError: on the hosts where it did not fail; on the others what it raised there.
+  """
+  try:
+    value, error = action(), None
+  except Exception as raised:
+    value, error = None, raised
+  (failed,) = any_of(error is not None)
+  if error is not None:
+    raise error
+  if failed:
+    raise InputError("hosts: another host could not read the workdir; it says why")
+  return cast(T, value)
 
 
 def wait() -> None:

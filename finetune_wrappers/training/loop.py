@@ -19,7 +19,7 @@ from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
-from finetune_wrappers.types import canonical_json
+from finetune_wrappers.types import InputError, canonical_json
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -88,7 +88,8 @@ class Trainer:
         self._ahead[identity_of(stage)] += _steps(stage)
     while True:
       with contextlib.ExitStack() as held:
-        stopped, keys = hosts.agree(lambda held=held: self._next(wanted, held))
+        (told,) = hosts.any_of(self._stopping())
+        stopped, keys = hosts.agree(lambda held=held, told=told: self._next(wanted, held, told))
         if stopped:
           raise Interrupted(stopped)
         if not keys:
@@ -100,17 +101,17 @@ class Trainer:
       blocked = [s for s in wanted.values() if s.key not in self._failed and self._is_blocked(s)]
       raise LanesFailed(list(self._failed.values()), blocked)
 
-  def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack) -> tuple[str, list[str]]:
+  def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack, told: bool) -> tuple[str, list[str]]:
     """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held.
 
-    What is finished leaves `wanted`, on the host that decides.
+    What is finished leaves `wanted`, on the host that decides; `told` is whether any host was told to stop.
     """
     while True:
       for key in [key for key, stage in wanted.items() if self._store.has(stage)]:
         del wanted[key]
       left = [stage for stage in wanted.values() if not self._is_blocked(stage)]
       self._done = self._total - sum(map(_steps, left))
-      if left and self._stopping():
+      if left and told:
         return f"stopped with {len(left)} stages left", []
       ready = [s for s in left if not isinstance(s, TrainStage) or s.parent.key not in wanted]
       roots = [s for s in ready if not isinstance(s, TrainStage)]
@@ -123,6 +124,7 @@ class Trainer:
         return "", free
       held.close()
       time.sleep(_LOCKED_SECONDS)  # other processes are at all of them
+      told = self._stopping()
 
   def _tidy(self) -> None:
     self._checkpoints.tidy(self._store.has_key)
@@ -176,7 +178,8 @@ class Trainer:
       for root in stages:
         self._make_root(root)
       return
-    kept = self._checkpoints.load([lane.key for lane in lanes])
+    kept = hosts.together(lambda: self._checkpoints.load([lane.key for lane in lanes]))
+    hosts.together(lambda: _check_same({key: step for key, (step, _) in kept.items()}))
     position = kept.get(lanes[0].key, (0, None))[0]
     lanes = [lane for lane in lanes if kept.get(lane.key, (0, None))[0] == position]  # a damaged one is behind
     try:
@@ -208,7 +211,7 @@ class Trainer:
     stage = lanes[0]
     model = self._model_of(self._store.facts(root_of(stage)))
     distinct = {lane.parent.key: lane.parent for lane in lanes}
-    parents = {key: self._store.load(parent)[0]["params"] for key, parent in distinct.items()}
+    parents = hosts.together(lambda: {key: self._store.load(one)[0]["params"] for key, one in distinct.items()})
     params = [parents[lane.parent.key] for lane in lanes]
     lane = cohorts.lane_arrays([stage.lane for stage in lanes])
     program, rates = self._program(model, stage, params, lane, position)
@@ -229,7 +232,8 @@ class Trainer:
     for done in run.parts():
       self._done += done * len(lanes)
       self._progress(self._done, self._total, f"{kinds} {lanes[0].task.name}, {len(lanes)} lanes")
-      told, due = hosts.agree(lambda s=saved: (self._stopping(), time.monotonic() - s > self._checkpoint_seconds))
+      old = hosts.is_first() and time.monotonic() - saved > self._checkpoint_seconds
+      told, due = hosts.any_of(self._stopping(), old)
       if (told or due) and run.position < steps:
         self._checkpoints.save(run.lanes, run.position, run.checkpoint())
         saved = time.monotonic()
@@ -243,8 +247,7 @@ class Trainer:
     layout of more, and for more it is chosen anew.
     """
     identity = identity_of(stage)
-    rates = {}
-    layout = self._layout
+    layout, rates = self._layout, {}
     if layout is None:
       name = layout_name(identity)
       kept = hosts.agree(lambda: self._store.recall(name))
@@ -254,11 +257,18 @@ class Trainer:
           lambda x: self._cohort(model, stage, x, identity), params, lane, stage.settings,
           lane_steps=self._ahead[identity],
         )  # fmt: skip
-        kept = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
-        hosts.on_first(lambda: self._store.remember(name, kept))
-      else:
-        layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
+        chosen = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
+        kept = hosts.agree(lambda: self._settled(name, chosen))
+      layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
     return self._cohort(model, stage, layout, identity), rates
+
+  def _settled(self, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """What another process chose meanwhile for as many lanes, or else this, which is kept."""
+    other = self._store.recall(name)
+    if other is None or other["lanes"] < chosen["lanes"]:
+      self._store.remember(name, chosen)
+      return chosen
+    return other
 
   def _cohort(self, model, stage: TrainStage, layout: cohorts.Layout, identity: str) -> cohorts.Cohort:
     cached = (identity, layout)
@@ -273,6 +283,12 @@ def identity_of(stage: TrainStage) -> str:
   """16 hexadecimal digits for all stages that one program can train."""
   text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_same(steps: dict[str, int]) -> None:
+  """Raises InputError on a host that reads other checkpoints than the first does."""
+  if hosts.agree(lambda: steps) != steps:
+    raise InputError("workdir: hosts see different checkpoints in it; use a file system that shows all the same")
 
 
 def layout_name(identity: str) -> str:

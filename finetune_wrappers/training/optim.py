@@ -70,8 +70,8 @@ class TrainSettings(Recipe):
 
   Attributes:
     momentum: of SGD; the paper says "with momentum", 0.9 is the reading.
-    dampening: of SGD, PyTorch's name: a gradient enters the velocity times 1 - dampening. 0 sums them up, so
-      that a step is 1 / (1 - momentum) times as long; the momentum's own value averages them.
+    dampening: of SGD, as in PyTorch but from the first step on: a gradient enters the velocity times 1 - dampening.
+      0 sums them up, so that steps grow 1 / (1 - momentum) times as long; the momentum's own value averages them.
     noise_std: standard deviation of the Gaussian noise on the initial weights.
     trained: which parameters train: `all`, `matrices` (no biases, no embeddings) or `no_embeddings`.
     loss_positions: `answer`, the position the answer is read from, or `letters`, every letter's position.
@@ -89,7 +89,8 @@ class TrainSettings(Recipe):
     require(0 < self.logit_scale < math.inf, "logit_scale", self.logit_scale, "above 0")
     require_not_negative(self, "noise_std")
     require(0 <= self.momentum < 1, "momentum", self.momentum, "0 to below 1")
-    require(0 <= self.dampening < 1, "dampening", self.dampening, "0 to below 1")
+    fits = 0 <= self.dampening < 1 and (self.momentum > 0 or not self.dampening)
+    require(fits, "dampening", self.dampening, "0 to below 1, and 0 without momentum")
     require(self.trained in TRAINED, "trained", self.trained, ", ".join(TRAINED))
     require(self.loss_positions in ("answer", "letters"), "loss_positions", self.loss_positions, "answer, letters")
 

@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import resource
 import uuid
 from collections.abc import Iterator, Sequence
@@ -25,15 +24,17 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from finetune_wrappers.files import MISSING, located, remove, unreadable, write_atomically
+from finetune_wrappers.files import located, remove, write_atomically
 from finetune_wrappers.training import hosts
+from finetune_wrappers.training.disk import OTHER_CONTENTS, Damaged, checksum, load_arrays, reading, writing
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError, canonical_json
 
-_OTHER_CONTENTS = "contents do not match its description"
+_FILES = 2**16  # open at once
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
 
 
@@ -95,15 +96,20 @@ class Store:
     arrays = jax.tree.map(np.asarray, arrays)
     facts = json.loads(json.dumps(facts))  # as they will be read: names are text
     told = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
-    record = {**told, "facts_checksum": _checksum_of_facts(facts)}
+    record = {**told, "facts_checksum": _checksum_of(facts)}
     final = self._folder(stage)
     # An object store has no renaming of folders: there, stage.json, the last to be written, is what makes a stage.
     own = hosts.agree(lambda: uuid.uuid4().hex[:12])  # processes of two containers may have one number
     temporary = final.with_name(f".{final.name}-{own}") if self.is_local else final
-    with writing(self.root):
-      hosts.on_first(lambda: _begin(temporary))
-      ocp.save(temporary / "arrays", arrays)
-      hosts.on_first(lambda: self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True)))
+    try:
+      with writing(self.root):
+        hosts.on_first(lambda: _begin(temporary))
+        ocp.save(temporary / "arrays", arrays)
+        hosts.on_first(lambda: self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True)))
+    except InputError:
+      if self.is_local and hosts.is_first():
+        remove(temporary)  # on a full disk every try would leave another
+      raise
 
   def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
     (temporary / "stage.json").write_text(record)
@@ -112,9 +118,14 @@ class Store:
     try:
       temporary.rename(self._folder(stage))
     except OSError:
-      if not self.has(stage):
+      if self.has(stage):
+        remove(temporary)
+        return
+      if not self._folder(stage).exists():
         raise
-      remove(temporary)
+      moved = self._move_aside(stage)  # somebody copied or deleted a part of it
+      logging.warning("workdir: stage %s had no stage.json and is now %s", self._folder(stage), moved)
+      temporary.rename(self._folder(stage))
 
   def load(self, stage: Stage) -> tuple[Any, dict[str, Any]]:
     """(arrays, facts) of a finished stage.
@@ -127,7 +138,7 @@ class Store:
       record = self._record(stage)
       arrays = load_arrays(folder / "arrays")
       if record["checksum"] != checksum(arrays):
-        raise DamagedStage(folder, _OTHER_CONTENTS)
+        raise Damaged(OTHER_CONTENTS)
     return arrays, record["facts"]
 
   def facts(self, stage: Stage) -> dict[str, Any]:
@@ -144,10 +155,10 @@ class Store:
     """What stage.json says, with all its parts."""
     record = json.loads((self._folder(stage) / "stage.json").read_text())
     if record["stage"] != json.loads(json.dumps(describe(stage))):
-      raise DamagedStage(self._folder(stage), _OTHER_CONTENTS)
-    expected = _checksum_of_facts(record["facts"])
+      raise Damaged(OTHER_CONTENTS)
+    expected = _checksum_of(record["facts"])
     if record.get("facts_checksum", expected) != expected:  # the first of results/models have none
-      raise DamagedStage(self._folder(stage), _OTHER_CONTENTS)
+      raise Damaged(OTHER_CONTENTS)
     return {name: record[name] for name in ("checksum", "facts")}
 
   @contextlib.contextmanager
@@ -155,15 +166,10 @@ class Store:
     """Tells a folder that is damaged from one that cannot be read."""
     folder = self._folder(stage)
     try:
-      yield folder
-    except (DamagedStage, MemoryError, jax.errors.JaxRuntimeError):
-      raise
-    except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
-      blocked = error if isinstance(error, OSError) and error.errno not in MISSING else unreadable(folder)
-      if blocked or _number_of(error) not in (None, *MISSING):
-        why = type(blocked or error).__name__
-        raise InputError(f"workdir: stage {folder} cannot be read ({why}); mend that first") from error
-      raise DamagedStage(folder, type(error).__name__) from error
+      with reading(folder, "stage"):
+        yield folder
+    except Damaged as error:
+      raise DamagedStage(folder, str(error)) from error
 
   def damage(self, stage: Stage) -> DamagedStage | None:
     """What is wrong with the stage, if it is there and not whole.
@@ -187,13 +193,14 @@ class Store:
     Raises:
       InputError: if it cannot be moved.
     """
-    moved = self.root / "damaged" / f"{stage.key}-{uuid.uuid4().hex[:12]}"
     with self.lock([stage.key]) as held:
-      if not held or not self.damage(stage):
-        return None
-      with writing(self.root):
-        moved.parent.mkdir(exist_ok=True)
-        self._folder(stage).rename(moved)
+      return self._move_aside(stage) if held and self.damage(stage) else None
+
+  def _move_aside(self, stage: Stage) -> epath.Path:
+    moved = self.root / "damaged" / f"{stage.key}-{uuid.uuid4().hex[:12]}"
+    with writing(self.root):
+      moved.parent.mkdir(exist_ok=True)
+      self._folder(stage).rename(moved)
     return moved
 
   def _folder(self, stage: Stage) -> epath.Path:
@@ -218,7 +225,7 @@ class Store:
           return
         except OSError as error:
           if error.errno not in _NO_LOCKS:
-            raise
+            raise InputError(f"workdir: {self.root} cannot be locked ({error.strerror}); mend that first") from error
       yield True
 
   def tidy(self) -> None:
@@ -232,14 +239,17 @@ class Store:
   def remember(self, name: str, value: Any) -> None:
     """Keeps a small JSON value, such as the layout that was fastest."""
     path = self.root / "locks" / f"{name}.json"
+    record = {"value": value, "checksum": _checksum_of(value)}
     with writing(self.root):
-      write_atomically(path, json.dumps(value, sort_keys=True).encode())
+      write_atomically(path, json.dumps(record, sort_keys=True).encode())
 
   def recall(self, name: str) -> Any:
-    """What `remember` kept, or None."""
+    """What `remember` kept, or None if that is nothing or damaged."""
     path = self.root / "locks" / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError):
-      return json.loads(path.read_text())
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+      record = json.loads(path.read_text())
+      if record["checksum"] == _checksum_of(record["value"]):
+        return record["value"]
     return None
 
 
@@ -252,45 +262,11 @@ def _begin(folder: epath.Path) -> None:
 def _allow_many_files() -> None:
   """Every lane of a program has a lock, which is an open file; the usual limit is 1024."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-  if soft != hard:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+  wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+  if soft != resource.RLIM_INFINITY and soft < wanted:
+    with contextlib.suppress(OSError, ValueError):  # some systems have limits that they do not tell
+      resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def load_arrays(folder: epath.Path) -> Any:
-  """Reads a pytree of NumPy arrays with Orbax; of several hosts, by all of them together."""
-  return jax.tree.map(np.asarray, ocp.load(folder))
-
-
-def checksum(arrays: Any) -> str:
-  """SHA-256 of names, shapes, types and bytes of a pytree of arrays."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-    leaf = np.ascontiguousarray(leaf)
-    digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}".encode())
-    digest.update(leaf.tobytes())
-  return digest.hexdigest()
-
-
-def _checksum_of_facts(facts: dict[str, Any]) -> str:
-  return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def writing(root: epath.Path) -> Iterator[None]:
-  """Turns a disk that cannot be written, or is full, into one line."""
-  try:
-    yield
-  except (OSError, ValueError) as error:
-    number = _number_of(error)
-    if number is None and isinstance(error, ValueError):
-      raise
-    reason = "is full" if number == errno.ENOSPC else f"cannot be written ({os.strerror(number or errno.EIO)})"
-    raise InputError(f"workdir: {root} {reason}; use a writable folder with space left") from error
-
-
-def _number_of(error: Exception) -> int | None:
-  """The system's error number; TensorStore keeps it only in its text."""
-  if isinstance(error, OSError):
-    return error.errno
-  found = re.search(r"os_error_code='(\d+)'", str(error))
-  return int(found.group(1)) if found else None
+def _checksum_of(value: Any) -> str:
+  return hashlib.sha256(canonical_json(value).encode()).hexdigest()
