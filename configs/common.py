@@ -136,8 +136,8 @@ def _training(preset: str) -> ConfigDict:
       "batch_size": 8 if preset == "smoke" else 96,
       "warmup_steps": steps // 5,  # 2K of 10K
       "final_fraction": 0.01,
-      # "SGD with momentum". dampening = momentum would average gradients instead of summing them, the same as a tenth of
-      # the rate: nearer to Table 3 at η_VS, farther at η_L (results/README.md has both).
+      # "SGD with momentum". dampening = momentum would average gradients instead of summing them, the same as a tenth
+      # of the rate: nearer to Table 3 at η_VS, farther at η_L (results/README.md has both).
       "momentum": 0.9,
       "dampening": 0.0,
       # Not in the paper; without it lr 1e-1 diverges, and Counter of 45 letters even with it. It says how long steps
