@@ -1,7 +1,6 @@
 """A workdir that really turns read-only under a run: one line, exit 2, and nothing already computed is lost."""
 
 import contextlib
-import ctypes
 import os
 import pathlib
 import re
@@ -13,23 +12,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _LATE = 20  # steps
-_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE = 24, 1
-
-
-def _obey_permissions():
-  """In a child: even root cannot write to what is not writable, once it is another program."""
-  if os.getuid() == 0:
-    assert ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_DAC_OVERRIDE, 0, 0, 0) == 0
+# Even root cannot write to what is not writable once it has given up CAP_DAC_OVERRIDE and is another program.
+_OBEYING = """
+import ctypes, os, sys
+if os.getuid() == 0:
+  PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+  assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
 
 
 def _start(workdir, said):
   flags = ["--config=configs/tab03_behaviour.py:smoke", f"--workdir={workdir}", "--config.tasks=('counter',)"]
   steps = ["--config.training.steps=100", f"--config.training.eval_steps={tuple(range(0, 101, 5))}"]
   more = ["--config.checkpoint_seconds=0.0", "--config.layout.devices=1", "--config.finetune.learning_rates=(0.1,)"]
-  return subprocess.Popen(
-    [sys.executable, "-m", "experiments.main", *flags, *steps, *more],
-    cwd=ROOT, stdout=said, stderr=said, preexec_fn=_obey_permissions, env={**os.environ, "PYTHONWARNINGS": "ignore"},
-  )  # fmt: skip
+  command = [sys.executable, "-c", _OBEYING, "-m", "experiments.main", *flags, *steps, *more]
+  environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+  return subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=environment)
 
 
 def _set_mode(workdir, mode):
