@@ -1,19 +1,20 @@
 """Keeps the threads of a failed save quiet: what there is to say the command says itself, in one line."""
 
 import sys
-from typing import Any
 
 from absl import logging
-
-_others: list[Any] = []
 
 
 def hush_failed_saves() -> None:
   """A save that fails raises where it was asked for; that the threads it used fail with it is no news."""
   logging.get_absl_handler().addFilter(_is_news)
-  if sys.unraisablehook is not _hook:
-    _others.append(sys.unraisablehook)
-    sys.unraisablehook = _hook
+  before = sys.unraisablehook
+
+  def hook(unraisable) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore calls back into a loop that is gone
+      before(unraisable)
+
+  sys.unraisablehook = hook
 
 
 def _is_news(record) -> bool:
@@ -21,8 +22,3 @@ def _is_news(record) -> bool:
   text = str(record.msg)
   of_a_task = "Task exception was never retrieved" in text and "orbax" in text
   return not (of_a_task or "_SignalingThread.run() raised" in text)
-
-
-def _hook(unraisable) -> None:
-  if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore calls back into a loop that is gone
-    _others[-1](unraisable)

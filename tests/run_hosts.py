@@ -46,6 +46,11 @@ def main(workdir, number, place, port, devices, inner):
     hosts.together(lambda: lose(place, number - 1))
   except (OSError, InputError) as error:
     print(f"together: {error}" if place == number - 1 or "another host" not in str(error) else "together: lost")
+  try:
+    hosts.check_same(place, "places")
+  except InputError as error:
+    print(error)
+  hosts.check_same({"a": 1}, "values")
   print("flags", hosts.any_of(place == number - 1, False, True), hosts.together(lambda: "value"))
   print(json.dumps(hosts.agree(lambda: {"decided by": place})))
 

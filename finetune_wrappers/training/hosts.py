@@ -95,6 +95,13 @@ def together(action: Callable[[], T]) -> T:
   return cast(T, value)
 
 
+def check_same(value: Any, what: str) -> None:
+  """Raises InputError on every host if one of them reads other values, in JSON, than the first does."""
+  differs = agree(lambda: value) != value
+  if any(any_of(differs)):
+    raise InputError(f"workdir: hosts see different {what} in it; use a file system that shows all the same")
+
+
 def wait() -> None:
   """Until every host is here."""
   if jax.process_count() > 1:

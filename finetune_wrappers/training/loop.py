@@ -19,7 +19,7 @@ from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
-from finetune_wrappers.types import InputError, canonical_json
+from finetune_wrappers.types import canonical_json
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -179,7 +179,7 @@ class Trainer:
         self._make_root(root)
       return
     kept = hosts.together(lambda: self._checkpoints.load([lane.key for lane in lanes]))
-    hosts.together(lambda: _check_same({key: step for key, (step, _) in kept.items()}))
+    hosts.check_same({key: step for key, (step, _) in kept.items()}, "checkpoints")
     position = kept.get(lanes[0].key, (0, None))[0]
     lanes = [lane for lane in lanes if kept.get(lane.key, (0, None))[0] == position]  # a damaged one is behind
     try:
@@ -283,12 +283,6 @@ def identity_of(stage: TrainStage) -> str:
   """16 hexadecimal digits for all stages that one program can train."""
   text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
   return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _check_same(steps: dict[str, int]) -> None:
-  """Raises InputError on a host that reads other checkpoints than the first does."""
-  if hosts.agree(lambda: steps) != steps:
-    raise InputError("workdir: hosts see different checkpoints in it; use a file system that shows all the same")
 
 
 def layout_name(identity: str) -> str:

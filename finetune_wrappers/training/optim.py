@@ -67,8 +67,8 @@ class TrainSettings(Recipe):
   """SGD with momentum on a compiled model (paper App. B).
 
   Without clipping lr 1e-1 diverges (configs/tab03_readings.py tries other readings). Where every gradient is clipped,
-  as in most of Table 3's cells, a step is lr * clip_norm * (1 - dampening) / (1 - momentum) long at most, whatever
-  the loss.
+  as in most of Max-identifier's cells (results/README.md), a step is at most
+  lr * clip_norm * (1 - dampening) / (1 - momentum) long, whatever the loss.
 
   Attributes:
     momentum: of SGD; the paper says "with momentum", 0.9 is the reading.
