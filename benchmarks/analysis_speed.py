@@ -48,7 +48,7 @@ class Subject:
 
   def labels_of(self, batch) -> Any:
     """Four kinds, [4, B]."""
-    return jnp.stack([batch.target_pt, batch.target_ft, batch.tokens[:, 6], batch.tokens[:, 7]])
+    return jnp.stack([batch.labels_pt, batch.labels_ft, batch.tokens[:, 6], batch.tokens[:, 7]])
 
   @functools.cached_property
   def gradient(self) -> Callable:
@@ -68,7 +68,7 @@ class Subject:
     """The same from logits at every position."""
     found = []
     for batch in self.tests.values():
-      for operand, labels in (("pt", batch.target_pt), ("ft", batch.target_ft)):
+      for operand, labels in (("pt", batch.labels_pt), ("ft", batch.labels_ft)):
         tokens, _ = self.task.question(batch, TARGETS.index(operand))
         output: Any = self.model.apply({"params": params}, tokens)
         found.append((output.logits[:, self.task.answer_position].argmax(-1) == labels).mean())
@@ -77,7 +77,7 @@ class Subject:
 
 def probes(subject: Subject, steps: int) -> dict[str, Call]:
   """Accuracies [places, kinds]."""
-  task, classes, batch = subject.task, subject.task.num_classes, 64
+  task, classes, batch = subject.task, subject.task.num_labels, 64
   settings = probing.ProbeSettings(steps=steps, batch_size=batch, learning_rate=1e-2, drops=(), eval_size=2 * batch)
 
   def features(key, size):

@@ -24,8 +24,8 @@ class Trained:
     model: Flax module.
     params: float32 pytree.
     compiled: the weights of the chain's root: as Tracr compiled them, without noise, or before any training.
-    labels: a name for each residual direction, [D], of compiled models; else empty.
-    classes: symbol of each class.
+    directions: a name for each residual direction, [D], of compiled models; else empty.
+    labels: symbol of each label.
     metrics: accuracies [E, 4] in the order of `step.METRICS`; empty for a root stage.
     losses: mean training loss since the evaluation before, [E].
     steps: where they were evaluated, [E].
@@ -37,8 +37,8 @@ class Trained:
   model: Any
   params: Params
   compiled: Params
+  directions: list[str]
   labels: list[str]
-  classes: list[str]
   metrics: np.ndarray
   losses: np.ndarray
   steps: np.ndarray
@@ -76,8 +76,8 @@ class Models:
       model=self.plan.restore(facts),
       params=_on_device(arrays["params"]),
       compiled=_on_device(root["params"]),
-      labels=facts.get("labels", []),
-      classes=self.plan.classes(facts),
+      directions=facts.get("labels", []),
+      labels=self.plan.labels(facts),
       metrics=arrays.get("metrics", np.zeros((0, 4))),
       losses=arrays.get("losses", np.zeros(0)),
       steps=arrays.get("steps", np.zeros(0, int)),

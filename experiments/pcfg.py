@@ -117,7 +117,7 @@ class PCFGPlan:
       own |= {"prior": self._prior_name(base.prior), "pretraining_steps": base.settings.steps}
     return own
 
-  def classes(self, facts: dict) -> list[str]:
+  def labels(self, facts: dict) -> list[str]:
     """Answers are tokens."""
     del facts
     return list(self.text.symbols)

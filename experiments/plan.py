@@ -47,8 +47,8 @@ class Plan(Protocol):
     """What a row says about the stage it was measured on."""
     ...
 
-  def classes(self, facts: dict) -> list[str]:
-    """Symbol of each class of the answer; facts are the root stage's."""
+  def labels(self, facts: dict) -> list[str]:
+    """Symbol of each label; facts are the root stage's."""
     ...
 
   def build(self, stage: RootStage) -> tuple[Any, dict]:

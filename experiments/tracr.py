@@ -81,7 +81,7 @@ class TracrPlan:
     assert isinstance(stage, TrainStage)
     return planning.finetuning_values(stage)
 
-  def classes(self, facts: dict) -> list[str]:
+  def labels(self, facts: dict) -> list[str]:
     """See Plan."""
     return facts["classes"]
 

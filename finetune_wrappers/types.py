@@ -1,8 +1,8 @@
 """The few types that every room of the house shares.
 
 Shapes are written into names (`x_BxTxD`) with one glossary:
-B batch, T position, D width of the residual stream, V vocabulary or classes of the answer, H heads,
-F hidden units of an MLP, C classes, R runs (lanes of a sweep), K weights or neurons that are cut.
+B batch, T position, D width of the residual stream, V vocabulary or labels of the answer, H heads,
+F hidden units of an MLP, C labels of a probe, R runs (lanes of a sweep), K weights or neurons that are cut.
 """
 
 import json
@@ -33,13 +33,13 @@ class Batch(NamedTuple):
 
   Attributes:
     tokens: int32 [B, T], token ids up to where the answer is read; where a prompt names the operand, O_FT's.
-    target_pt: int32 [B], class of r(x, O_PT), the answer for the pretraining operand.
-    target_ft: int32 [B], class of r(x, O_FT), the answer for the fine-tuning operand.
+    labels_pt: int32 [B], label r(x, O_PT), the answer for the pretraining operand.
+    labels_ft: int32 [B], label r(x, O_FT), the answer for the fine-tuning operand.
   """
 
   tokens: Any
-  target_pt: Any
-  target_ft: Any
+  labels_pt: Any
+  labels_ft: Any
 
 
 class ModelOutput(NamedTuple):

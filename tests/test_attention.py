@@ -43,7 +43,7 @@ def small(counter):
   task = counter.task
   model = TracrTransformer(
     vocab_size=len(task.symbols), max_positions=task.length, width=8, num_layers=3, num_heads=2, key_size=3,
-    mlp_hidden_size=5, answer_channels=tuple(range(task.num_classes)),
+    mlp_hidden_size=5, answer_channels=tuple(range(task.num_labels)),
   )  # fmt: skip
   shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, task.length), int))["params"]
   generator = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def small(counter):
 def trained(stage, small, **fields):
   model, params = small
   given = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "steps": np.zeros(0, int), "diverged_step": -1}
-  given |= {"labels": [], "classes": [], "device": "cpu", "compiled": params}
+  given |= {"directions": [], "labels": [], "device": "cpu", "compiled": params}
   return Trained(stage=stage, model=model, params=params, **{**given, **fields})
 
 
@@ -127,12 +127,12 @@ def test_chosen_inputs_are_the_first_of_the_test_set_unless_the_config_names_som
 
 
 def test_guess_baselines_are_of_the_strings_that_the_accuracies_are_measured_on(counter):
-  classes = [str(count) for count in range(counter.task.num_classes)]
+  classes = [str(count) for count in range(counter.task.num_labels)]
   rows = data.rows_of_tests(counter, classes, 7, kind="prune")
   assert {row["stage"] for row in rows} == {"prune"}
   guesses = {(row["c_te"], row["operand"]): row["value"] for row in rows if row["metric"] == "guess_baseline"}
   for c_te, batch in step.test_sets(counter.task, 7).items():
-    for operand, labels in (("pt", batch.target_pt), ("ft", batch.target_ft)):
+    for operand, labels in (("pt", batch.labels_pt), ("ft", batch.labels_ft)):
       counts = collections.Counter(np.asarray(labels).tolist())
       assert guesses.pop((c_te, operand)) == pytest.approx(max(counts.values()) / 7)
       fields = {"metric": "label_share", "c_te": c_te, "operand": operand}

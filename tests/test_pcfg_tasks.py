@@ -149,7 +149,7 @@ def test_labels_are_as_broad_whatever_c_tr_is(name):
   low, number = task.values
   for c_tr in (0.0, 0.5, 1.0):
     batch = jax.device_get(sample(jax.random.key(3), c_tr=c_tr))
-    for labels, least in ((batch.target_pt, low), (batch.target_ft, low + task.q)):
+    for labels, least in ((batch.labels_pt, low), (batch.labels_ft, low + task.q)):
       counts = np.bincount(labels - PAPER.first_number - least, minlength=number)
       assert len(counts) == number  # none outside
       assert abs(counts / SIZE - 1 / number).max() < 0.02
@@ -160,12 +160,12 @@ def test_test_sets_are_pure_and_without_shared_answers(name, q):
   task, _, test = sampler(SMALL, name, q)
   for c_te in (0, 1):
     batch = jax.device_get(test(jax.random.key(4), c_te=c_te))
-    differences = batch.target_ft - batch.target_pt
+    differences = batch.labels_ft - batch.labels_pt
     assert set(differences == q) == {c_te == 1}
     assert 0 not in differences
   kept = PCFGTask(SMALL, "counting", distinct_answers_in_test=False)
   batch = jax.jit(lambda key: kept.sample_test(key, SIZE, 0))(jax.random.key(4))
-  assert 0 in np.asarray(batch.target_ft - batch.target_pt)
+  assert 0 in np.asarray(batch.labels_ft - batch.labels_pt)
 
 
 def test_a_question_has_its_operand_and_its_answer():
@@ -177,7 +177,7 @@ def test_a_question_has_its_operand_and_its_answer():
     asked[target] = ({parse(SMALL, row)[1] for row in np.asarray(tokens)[:50]}, np.asarray(labels))
     np.testing.assert_array_equal(np.delete(tokens, 2, axis=1), np.delete(batch.tokens, 2, axis=1))
   assert [asked[target][0] for target in TARGETS] == [{"a"}, {"b"}, {"a"}]
-  for target, labels in (("pt", batch.target_pt), ("ft", batch.target_ft), ("random", batch.target_ft)):
+  for target, labels in (("pt", batch.labels_pt), ("ft", batch.labels_ft), ("random", batch.labels_ft)):
     np.testing.assert_array_equal(asked[target][1], labels)
 
 

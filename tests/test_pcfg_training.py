@@ -120,7 +120,7 @@ def test_accuracies_are_asked_with_their_own_prompts():
 
   def apply(variables, tokens, position, method):
     del variables, position, method
-    return np.eye(TASK.num_classes)[[int(knows[tuple(np.asarray(row))]) for row in tokens]]
+    return np.eye(TASK.num_labels)[[int(knows[tuple(np.asarray(row))]) for row in tokens]]
 
   model = types.SimpleNamespace(apply=apply, answer_logits=None)
   np.testing.assert_array_equal(step.evaluate(model, TASK, {0: batch, 1: batch}, {}), 1)

@@ -186,7 +186,7 @@ def test_bad_settings_are_refused_with_what_is_allowed():
 
 
 def test_bad_classes_features_and_windows_are_refused():
-  with pytest.raises(InputError, match="num_classes: 1 is not allowed; use at least 2"):
+  with pytest.raises(InputError, match="num_labels: 1 is not allowed; use at least 2"):
     probing.train_probes(noisy, SHORT, 1, KEY)
   x, y = jnp.zeros((2, BATCH, 3)), jnp.zeros((2, BATCH), jnp.int32)
   for bad in ((x[0], y), (x, y[0]), (x[:, 1:], y), (x, y[:, 1:]), (x, x[..., 0]), (x, x), (x.astype(int), y)):
@@ -194,7 +194,7 @@ def test_bad_classes_features_and_windows_are_refused():
       probing.train_probes(lambda *_, bad=bad: bad, SHORT, CLASSES, KEY)
   for window in (0, 46):
     with pytest.raises(InputError, match=f"window: {window} is not allowed; use 1 to 45"):
-      probing.control_task(KEY, *draw_texts(0, 9), letters=LETTERS, window=window, num_classes=VOCABULARY)
+      probing.control_task(KEY, *draw_texts(0, 9), letters=LETTERS, window=window, num_labels=VOCABULARY)
 
 
 @functools.cache
@@ -209,7 +209,7 @@ def draw_texts(seed, size=TEXTS):
 
 
 def make_control(seed, text, labels, classes=VOCABULARY):
-  make = functools.partial(probing.control_task, letters=LETTERS, window=WINDOW, num_classes=classes)
+  make = functools.partial(probing.control_task, letters=LETTERS, window=WINDOW, num_labels=classes)
   return jax.device_get(jax.jit(make)(jax.random.key(seed), text, labels))
 
 

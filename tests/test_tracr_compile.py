@@ -182,7 +182,7 @@ def test_a_causal_program_counts_the_past():
 def test_codec_encodes_with_bos_and_pads():
   codec = tracr_compile.codec(counter("literal"))
   assert codec.tokens == ("a", "b", "c", "compiler_bos", "compiler_pad")
-  assert codec.classes == tuple(range(13))
+  assert codec.labels == tuple(range(13))
   assert codec.encode("cab", length=6).tolist() == [3, 2, 0, 1, 4, 4]
   assert codec.encode("cabca", length=6).dtype == np.int32
   assert counter("literal").input_encoder.encode(["compiler_bos", *"cab"]) == [3, 2, 0, 1]

@@ -58,7 +58,7 @@ def read(task, batch):
   assert all(len(text) == task.num_letters and set(text) <= set(LETTERS[: task.vocab_size]) for text in texts)
   if task.name == "max_identifier":
     assert all(len(set(text)) == task.num_letters for text in texts)
-  given_answers = zip(batch.target_pt.tolist(), batch.target_ft.tolist(), strict=True)
+  given_answers = zip(batch.labels_pt.tolist(), batch.labels_ft.tolist(), strict=True)
   assert list(given_answers) == [answers(task, text) for text in texts]
   return texts
 
@@ -175,8 +175,8 @@ def test_the_same_key_draws_the_same_strings_under_jit_and_another_key_others(na
 def test_symbols_stand_in_tracrs_order_and_the_sizes_add_up():
   task = CounterTask(num_letters=5, vocab_size=4, num_pads=2)
   assert task.symbols == ("a", "b", "c", "compiler_bos", "compiler_pad", "d")
-  assert (task.max_seq_len, task.length, task.num_classes, task.answer_position) == (7, 8, 8, 2)
-  assert MaxIdentifierTask().num_classes == 26
+  assert (task.max_seq_len, task.length, task.num_labels, task.answer_position) == (7, 8, 8, 2)
+  assert MaxIdentifierTask().num_labels == 26
 
 
 @pytest.mark.parametrize("sizes", [(2, 3), (3, 5), (4, 6), (5, 6)])

@@ -144,7 +144,7 @@ def loss_written_out(params, labels, positions, scale):
   return (jnp.log(jnp.exp(logits).sum(axis=-1)) - chosen).mean()
 
 
-LABELS = (BATCH.target_pt, BATCH.target_ft, np.roll(BATCH.target_pt, 1))
+LABELS = (BATCH.labels_pt, BATCH.labels_ft, np.roll(BATCH.labels_pt, 1))
 CASES = [  # (place in TARGETS, settings)
   (0, {"clip_norm": 0.0}),
   (1, {"trained": "matrices", "clip_norm": 0.2, "logit_scale": 3.0}),
@@ -189,7 +189,7 @@ def test_gradient_of_the_loss_is_the_numerical_one(positions):
 
     def loss(leaves):
       tree = traverse_util.unflatten_dict(leaves, sep="/")
-      return losses.loss_fn(model, TASK, settings, tree, BATCH.tokens, BATCH.target_ft)
+      return losses.loss_fn(model, TASK, settings, tree, BATCH.tokens, BATCH.labels_ft)
 
     both = jax.jit(jax.value_and_grad(loss))
     gradient = both(params)[1]
@@ -224,10 +224,10 @@ def test_loss_at_letters_is_the_mean_over_letters_and_leaves_out_start_and_pads(
   logits = 0.5 * np.asarray(logits_of(BATCH.tokens), np.float64)
   parts = [
     special.logsumexp(logits[row, place]) - logits[row, place, label]
-    for row, label in enumerate(BATCH.target_ft)
+    for row, label in enumerate(BATCH.labels_ft)
     for place in range(1, LENGTH - 1)
   ]
-  loss = jax.jit(lambda batch: losses.loss_fn(MODEL, TASK, settings, PARAMS, batch.tokens, batch.target_ft))(BATCH)
+  loss = jax.jit(lambda batch: losses.loss_fn(MODEL, TASK, settings, PARAMS, batch.tokens, batch.labels_ft))(BATCH)
   assert float(loss) == pytest.approx(np.mean(parts), rel=1e-5)
 
 
@@ -235,12 +235,12 @@ def test_target_is_the_lanes_and_random_takes_the_labels_from_other_strings():
   batch = Batch(np.zeros((9, 3), int), np.arange(9), np.arange(9) + 20)
   question = jax.jit(CounterTask().question)
   pt, ft, random = (np.asarray(question(batch, TARGETS.index(target))[1]) for target in ("pt", "ft", "random"))
-  np.testing.assert_array_equal(pt, batch.target_pt)
-  np.testing.assert_array_equal(ft, batch.target_ft)
-  assert np.all(random != batch.target_pt)
-  repeated = batch._replace(target_pt=np.array([1, 1, 2, 3, 3, 3, 0, 0, 5]))
+  np.testing.assert_array_equal(pt, batch.labels_pt)
+  np.testing.assert_array_equal(ft, batch.labels_ft)
+  assert np.all(random != batch.labels_pt)
+  repeated = batch._replace(labels_pt=np.array([1, 1, 2, 3, 3, 3, 0, 0, 5]))
   labels = np.asarray(CounterTask().question(repeated, TARGETS.index("random"))[1]).tolist()
-  assert collections.Counter(labels) == collections.Counter(repeated.target_pt.tolist())
+  assert collections.Counter(labels) == collections.Counter(repeated.labels_pt.tolist())
 
 
 def test_evaluate_counts_right_answers():

@@ -16,38 +16,38 @@ _SAMPLES = 10_000
 
 
 def stages(plan) -> list[Stage]:
-  """The root of what is fine-tuned, which names the classes."""
+  """The root of what is fine-tuned, which names the labels."""
   return [root_of(plan.bases()[0])]
 
 
 def measure(models: Models) -> Measured:
   """Label distributions of the test sets and of training at every C_Tr; the guess baseline of each test set."""
   plan = models.plan
-  classes = models.load(stages(plan)[0]).classes
-  out = Measured(rows=rows_of_tests(plan, classes, plan.config.training.eval_size))
+  names = models.load(stages(plan)[0]).labels
+  out = Measured(rows=rows_of_tests(plan, names, plan.config.training.eval_size))
   sample = jax.jit(plan.task.sample, static_argnums=1)
   for c_tr in sorted({0.0, 1.0, *plan.config.finetune.c_trs}):
     batch = sample(jax.random.key(step.TEST_SEED + 1), _SAMPLES, c_tr)
-    out.rows += _shares(plan, batch.target_pt, classes, operand="pt", c_tr=c_tr)
-    out.rows += _shares(plan, batch.target_ft, classes, operand="ft", c_tr=c_tr)
+    out.rows += _shares(plan, batch.labels_pt, names, operand="pt", c_tr=c_tr)
+    out.rows += _shares(plan, batch.labels_ft, names, operand="ft", c_tr=c_tr)
   return out
 
 
-def rows_of_tests(plan, classes: list[str], size: int, *, kind: str = "data") -> list[Row]:
+def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> list[Row]:
   """Label distributions and guess baselines of the test sets of one size; another size has other strings.
 
   Args:
     plan: names the experiment and the task.
-    classes: symbol of each class.
+    names: symbol of each label.
     size: strings of each test set.
     kind: the rows' `stage`: that of the accuracies they stand beside, or `data` for training's.
   """
   rows = []
   for c_te, batch in step.test_sets(plan.task, size).items():
-    for operand, labels in (("pt", batch.target_pt), ("ft", batch.target_ft)):
+    for operand, labels in (("pt", batch.labels_pt), ("ft", batch.labels_ft)):
       fields = {"kind": kind, "operand": operand, "c_te": c_te}
       rows.append(data_row(plan, "guess_baseline", guess_baseline(labels), **fields))
-      rows += _shares(plan, labels, classes, **fields)
+      rows += _shares(plan, labels, names, **fields)
   return rows
 
 
@@ -57,10 +57,10 @@ def data_row(plan, metric: str, value: float, *, kind: str = "data", **fields: A
   return make_row(**common, metric=metric, value=value, step=0, seed=0, **fields)
 
 
-def _shares(plan, labels, classes: list[str], **fields) -> list[Row]:
-  counts = np.bincount(np.asarray(labels), minlength=len(classes))
+def _shares(plan, labels, names: list[str], **fields) -> list[Row]:
+  counts = np.bincount(np.asarray(labels), minlength=len(names))
   return [
     data_row(plan, "label_share", count / counts.sum(), label=name, **fields)
-    for name, count in zip(classes, counts.tolist(), strict=True)
+    for name, count in zip(names, counts.tolist(), strict=True)
     if count
   ]

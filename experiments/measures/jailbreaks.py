@@ -53,6 +53,6 @@ def _accuracies(model, task, families, tests, params):
   def accuracy(c_te: int, family: str):
     batch = tests[c_te]
     tokens = task.asking(batch.tokens, task.text.first_operand, family)
-    return (losses.answer_logits(model, params, tokens, task.answer_position).argmax(axis=-1) == batch.target_pt).mean()
+    return (losses.answer_logits(model, params, tokens, task.answer_position).argmax(axis=-1) == batch.labels_pt).mean()
 
   return jnp.stack([accuracy(*cell) for cell in _cells(tests, families)])

@@ -70,7 +70,7 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
     InputError: for a string with a token outside the vocabulary, or of another length than the task's.
   """
   task, field = plan.task, f"maps.inputs.{plan.task_name}"
-  codec, found = Codec(tokens=task.symbols, classes=()), {}
+  codec, found = Codec(tokens=task.symbols, labels=()), {}
   for string in plan.config.maps.inputs[plan.task_name]:
     if len(string) != task.num_letters:
       raise InputError(f"{field}: {string!r} has {len(string)} letters; use {task.num_letters} (num_letters)")
@@ -96,7 +96,7 @@ def _operand_letters(task, batch) -> dict[str, np.ndarray]:
   ids = np.array([task.symbols.index(letter) for letter in task.letters])
   if isinstance(task, CounterTask):
     return {"pt": tokens == ids[0], "ft": tokens == ids[1]}
-  targets = {"pt": batch.target_pt, "ft": batch.target_ft}
+  targets = {"pt": batch.labels_pt, "ft": batch.labels_ft}
   return {name: tokens == ids[np.asarray(target)][:, None] for name, target in targets.items()}
 
 

@@ -71,22 +71,22 @@ def _program(plan, model, settings: probing.ProbeSettings, family: str) -> Calla
     return tokens_BxT[:, 5 : 5 + text.window]  # after SOS T O O' SOT
 
   def control(key, samples, labels):
-    fields = {"letters": letters, "window": text.counted, "num_classes": task.num_classes}
+    fields = {"letters": letters, "window": text.counted, "num_labels": task.num_labels}
     return probing.control_task(key, letters_of(samples.tokens), labels, **fields)
 
   def program(params):
     keys = jax.random.split(jax.random.key(_SEED), 4)
     samples = task.sample_test(keys[0], _CONTROL_SAMPLES, 0)
-    controls = [control(keys[1], samples, samples.target_pt), control(keys[2], samples, samples.target_ft)]
+    controls = [control(keys[1], samples, samples.labels_pt), control(keys[2], samples, samples.labels_ft)]
 
     def features(key, batch_size):
       batch = task.sample_test(key, batch_size, 0)
       tokens = task.asking(batch.tokens, text.first_operand + place, family)
       x_PxBxD = model.apply({"params": params}, tokens, task.answer_position, method=model.answer_residuals)
       random = [probing.control_labels(own, letters_of(batch.tokens)) for own in controls]
-      return x_PxBxD, jnp.stack([batch.target_pt, batch.target_ft, *random])
+      return x_PxBxD, jnp.stack([batch.labels_pt, batch.labels_ft, *random])
 
-    return probing.train_probes(features, settings, task.num_classes, keys[3])._replace(probes=None)
+    return probing.train_probes(features, settings, task.num_labels, keys[3])._replace(probes=None)
 
   return program
 

@@ -41,7 +41,7 @@ class Pruner:
     return self._run(self._single_weights, params, compiled, scope=scope)
 
   def predictions(self, params: Params, compiled: Params, *, scope: str):
-    """{C_Te: predicted classes [K, B]} for each of `histogram_ks`."""
+    """{C_Te: predicted labels [K, B]} for each of `histogram_ks`."""
     return self._run(self._predictions, params, compiled, scope=scope)
 
   def _run(self, program, params, compiled, **static):

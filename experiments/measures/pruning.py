@@ -40,7 +40,7 @@ def stages(plan) -> list[Stage]:
 
 
 def _check_one_model(config) -> None:
-  """What is shown of single weights and classes tells models apart by learning rate and C_Tr only."""
+  """What is shown of single weights and predictions tells models apart by learning rate and C_Tr only."""
   keys = ["finetune.targets"] + (
     ["finetune.priors", "finetune.mixes", "pretrain.steps"] if "pretrain" in config else []
   )
@@ -76,11 +76,11 @@ def _paths(blocks: int, *, learned: bool = False) -> list[str]:
 
 
 def measure(models: Models) -> Measured:
-  """Rows of stage `prune` (by k, unit, score, scope; guesses of its test sets) and `prune_single`; classes by k."""
+  """Rows of stage `prune` (by k, unit, score, scope; guesses of its test sets) and `prune_single`; predictions by k."""
   plan, config = models.plan, models.plan.config.pruning
   base = models.load(plan.bases()[0])
   pruner = Pruner(plan, base.model)
-  out = Measured(rows=rows_of_tests(plan, base.classes, config.eval_size, kind="prune"))
+  out = Measured(rows=rows_of_tests(plan, base.labels, config.eval_size, kind="prune"))
   for stage in stages(plan):
     trained = models.load(stage)
     for scope in config.scopes:
@@ -112,7 +112,7 @@ def _single_weights(plan, pruner: Pruner, trained: Trained, scope: str) -> list:
   rows = []
   for number, (path, index) in enumerate(pruning.first_units(places, plan.config.pruning.single_weights)):
     fields = {"kind": "prune_single", "unit": "weight", "scope": scope, "score": "gradient", "k": 1}
-    fields |= {"rank": number + 1, "weight": weight_name(path, index, trained.labels)}
+    fields |= {"rank": number + 1, "weight": weight_name(path, index, trained.directions)}
     for (metric, c_te), value in zip(step.METRICS, values[number].tolist(), strict=True):
       rows.append(row_of(plan, trained.stage, metric, value, c_te=c_te, **fields))
   return rows
@@ -124,11 +124,11 @@ def _histograms(plan, pruner: Pruner, trained: Trained) -> list:
   rows = []
   for c_te, table in pruner.predictions(trained.params, trained.compiled, scope=scope).items():
     for k, answers in zip(ks, table, strict=True):
-      counts = np.bincount(answers, minlength=len(trained.classes)).tolist()
+      counts = np.bincount(answers, minlength=len(trained.labels)).tolist()
       fields = {"kind": "prune", "k": k, "c_te": c_te, "unit": "weight", "scope": scope, "score": "gradient"}
       rows += [
         row_of(plan, trained.stage, "predicted_share", count / len(answers), label=name, **fields)
-        for name, count in zip(trained.classes, counts, strict=True)
+        for name, count in zip(trained.labels, counts, strict=True)
         if count
       ]
   return rows

@@ -116,7 +116,7 @@ def schedule(settings: ProbeSettings) -> optax.Schedule:
   return optax.piecewise_constant_schedule(settings.learning_rate, drops)
 
 
-def train_probes(features: Features, settings: ProbeSettings, num_classes: int, key: Any) -> ProbeResult:
+def train_probes(features: Features, settings: ProbeSettings, num_labels: int, key: Any) -> ProbeResult:
   """Trains P x Q probes at once, each as if alone, and tests them on fresh strings (Figs. 8, 90-98).
 
   Pure, so it goes under jit, vmap and lax.map. A lane is a `features` that closes over the lane's weights; lanes that
@@ -126,13 +126,13 @@ def train_probes(features: Features, settings: ProbeSettings, num_classes: int, 
   Args:
     features: (key, B) -> (x [P, B, D], labels int [Q, B] in 0..C-1); called with B = batch_size only.
     settings: shared by all probes.
-    num_classes: C, outputs of a probe (paper: the vocabulary's size).
+    num_labels: C, outputs of a probe (paper: the vocabulary's size).
     key: JAX random key, of all strings.
 
   Raises:
     InputError: for fewer than 2 classes, or features of other shapes or types.
   """
-  require(num_classes >= 2, "num_classes", num_classes, "at least 2")
+  require(num_labels >= 2, "num_labels", num_labels, "at least 2")
   places, kinds, width = _sizes(features, settings.batch_size, key)
   training, testing, measuring = jax.random.split(key, 3)
   centre, scale = jnp.zeros(()), jnp.ones(())
@@ -155,14 +155,14 @@ def train_probes(features: Features, settings: ProbeSettings, num_classes: int, 
     updates, state = optimizer.update(grads, state, probes)
     return (jax.tree.map(jnp.add, probes, updates), state), losses_PxQ
 
-  zero = Probes(jnp.zeros((places, kinds, width, num_classes)), jnp.zeros((places, kinds, num_classes)))
+  zero = Probes(jnp.zeros((places, kinds, width, num_labels)), jnp.zeros((places, kinds, num_labels)))
   (probes, _), losses_SxPxQ = jax.lax.scan(step, (zero, optimizer.init(zero)), jnp.arange(settings.steps))
 
   def test(i):
     x_PxBxD, labels_QxB = draw(jax.random.fold_in(testing, i))
     logits_PxQxBxC = _logits(probes, x_PxBxD)
     right_PxQ = (logits_PxQxBxC.argmax(axis=-1) == labels_QxB).sum(axis=-1)
-    return right_PxQ, jax.nn.one_hot(labels_QxB, num_classes).sum(axis=1), jnp.isfinite(logits_PxQxBxC).all((2, 3))
+    return right_PxQ, jax.nn.one_hot(labels_QxB, num_labels).sum(axis=1), jnp.isfinite(logits_PxQxBxC).all((2, 3))
 
   batches = settings.eval_size // settings.batch_size
   right_NxPxQ, labels_NxQxC, finite_NxPxQ = jax.lax.map(test, jnp.arange(batches))  # in a training step's memory
@@ -177,7 +177,7 @@ def train_probes(features: Features, settings: ProbeSettings, num_classes: int, 
   )
 
 
-def control_task(key, text_NxW, labels_N, *, letters: Sequence[int], window: int, num_classes: int) -> ControlTask:
+def control_task(key, text_NxW, labels_N, *, letters: Sequence[int], window: int, num_labels: int) -> ControlTask:
   """Labels that mean nothing, for the selectivity of Hewitt and Liang (2019): accuracy minus control accuracy.
 
   Their control task gives each word type a random label. Three such labels would measure nothing here. One for
@@ -200,14 +200,14 @@ def control_task(key, text_NxW, labels_N, *, letters: Sequence[int], window: int
     labels_N: int [N], r(x, O) of those texts, in 0..C-1.
     letters: token ids of the alphabet; other tokens are worth nothing.
     window: positions that count, 1 to W, else InputError.
-    num_classes: C.
+    num_labels: C.
   """
   width, samples = text_NxW.shape[-1], labels_N.shape[0]
   require(1 <= window <= width, "window", window, f"1 to {width}")
   worth = jax.random.normal(key, (window, len(letters)))
   weights = jnp.round(_WEIGHT_SCALE * (worth - worth.mean(axis=0))).astype(jnp.int32)
   task = ControlTask(jnp.asarray(letters, jnp.int32), weights, jnp.zeros(0))
-  below = jnp.bincount(labels_N, length=num_classes).cumsum()[:-1]
+  below = jnp.bincount(labels_N, length=num_labels).cumsum()[:-1]
   edges = jnp.quantile(_scores(task, text_NxW).astype(jnp.float32), below / samples)
   edges = jnp.where(below == 0, -jnp.inf, jnp.where(below == samples, jnp.inf, edges))
   return task._replace(edges=edges)

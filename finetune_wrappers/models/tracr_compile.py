@@ -182,14 +182,14 @@ def check_against_interpreter(
   string, and the mean of several categorical values, which a one-hot output cannot hold.
   """
   numerical = rasp.is_numerical(program)
-  classes = set(codec(assembled).classes)
+  labels = set(codec(assembled).labels)
   for string, decoded in zip(inputs, _decode_all(assembled, inputs), strict=True):
     try:
       expected = program(list(string))
     except (ArithmeticError, TypeError, ValueError):
       continue
     for position, (want, have) in enumerate(zip(expected, decoded, strict=True)):
-      if want is None or (not numerical and want not in classes):
+      if want is None or (not numerical and want not in labels):
         continue
       wrong = abs(have - want) > 1e-2 if numerical else have != want
       if wrong:
@@ -235,11 +235,11 @@ class Codec:
 
   Attributes:
     tokens: symbol of each token id.
-    classes: symbol of each class of the answer; empty for a numerical program.
+    labels: symbol of each label; empty for a numerical program.
   """
 
   tokens: tuple
-  classes: tuple
+  labels: tuple
 
   def encode(self, string: Sequence[Any], *, length: int) -> np.ndarray:
     """BOS, the string and pads as int32 [length].
@@ -261,7 +261,7 @@ class Codec:
 def codec(assembled: AssembledTransformerModel) -> Codec:
   """The symbols of an assembled model, read off its encoders."""
   encoder, decoder = _encoders(assembled)
-  return Codec(tokens=tuple(encoder.encoding_map), classes=tuple(getattr(decoder, "encoding_map", ())))
+  return Codec(tokens=tuple(encoder.encoding_map), labels=tuple(getattr(decoder, "encoding_map", ())))
 
 
 def _encoders(assembled: AssembledTransformerModel) -> tuple[Any, Any]:

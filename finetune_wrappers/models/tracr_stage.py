@@ -22,7 +22,7 @@ def build(task: Any, *, operand: str, reading: str, mlp_exactness: int) -> tuple
 
   Returns:
     (arrays, facts): `{"params": ...}`, and JSON values from which `restore` makes the module, with the
-    symbols of tokens and classes and a label for each residual direction.
+    symbols of tokens and labels and a name for each residual direction.
 
   Raises:
     InputError: if the compiled model answers any of 512 strings of the task wrongly.
@@ -39,11 +39,11 @@ def build(task: Any, *, operand: str, reading: str, mlp_exactness: int) -> tuple
   codec = tracr_compile.codec(assembled)
   _check_on_task(task, operand, model, params, codec)
   # Tracr numbers its labels by a global counter; without the numbers the same program has the same labels.
-  labels = [re.sub(r"_\d+(?=[:_]|$)", "", label) for label in assembled.residual_labels]
+  directions = [re.sub(r"_\d+(?=[:_]|$)", "", label) for label in assembled.residual_labels]
   facts = {
     "model": tracr_port.describe(model),
-    "labels": labels,
-    "classes": [str(symbol) for symbol in codec.classes],
+    "labels": directions,
+    "classes": [str(symbol) for symbol in codec.labels],
   }
   return {"params": params}, facts
 
@@ -57,7 +57,7 @@ def _check_on_task(task, operand: str, model, params, codec: tracr_compile.Codec
   if codec.tokens != task.symbols:
     raise InputError("task: its token ids are not those of the compiled program")
   batch = jax.jit(lambda key: task.sample(key, 512, 0.5))(jax.random.key(0))
-  expected = np.asarray({"pt": batch.target_pt, "ft": batch.target_ft}[operand])
+  expected = np.asarray({"pt": batch.labels_pt, "ft": batch.labels_ft}[operand])
   with jax.default_matmul_precision("highest"):
     logits = jax.jit(lambda p, x: model.apply({"params": p}, x).logits)(params, batch.tokens)
   wrong = int((np.asarray(logits)[:, task.answer_position].argmax(-1) != expected).sum())

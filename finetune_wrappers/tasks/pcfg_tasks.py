@@ -64,7 +64,7 @@ class PCFGTask:
     return self.text.prompt_length
 
   @property
-  def num_classes(self) -> int:
+  def num_labels(self) -> int:
     """V: the whole vocabulary; answers are tokens."""
     return len(self.text.symbols)
 
@@ -93,7 +93,7 @@ class PCFGTask:
   def question(self, batch: Batch, target):
     """See `Task.question`; `random` (App. E.4) asks for O_PT and trains O_FT's answer."""
     operand = self.text.first_operand + jnp.array([0, 1, 0])[target]
-    answers = jnp.stack([batch.target_pt, batch.target_ft, batch.target_ft])
+    answers = jnp.stack([batch.labels_pt, batch.labels_ft, batch.labels_ft])
     return self.asking(batch.tokens, operand), answers[target]
 
   def asking(self, tokens_BxT, operand, family: str | None = None):

@@ -22,8 +22,8 @@ class Task(Protocol):
     ...
 
   @property
-  def num_classes(self) -> int:
-    """V, classes of the answer."""
+  def num_labels(self) -> int:
+    """V, labels of the answer."""
     ...
 
   @property
@@ -54,7 +54,7 @@ class Task(Protocol):
     ...
 
   def question(self, batch: Batch, target: Any) -> tuple[Any, Any]:
-    """(tokens [B, T], classes [B]) of a batch asked for one of TARGETS; target is its place and may be traced."""
+    """(tokens [B, T], labels [B]) of a batch asked for one of TARGETS; target is its place and may be traced."""
     ...
 
 

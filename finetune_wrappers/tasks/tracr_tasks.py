@@ -64,7 +64,7 @@ class _LetterStrings:
     `random` is the O_PT answer of the neighbouring string, so labels keep their distribution and say nothing about
     the string.
     """
-    answers = jnp.stack([batch.target_pt, batch.target_ft, jnp.roll(batch.target_pt, 1)])
+    answers = jnp.stack([batch.labels_pt, batch.labels_ft, jnp.roll(batch.labels_pt, 1)])
     return batch.tokens, answers[target]
 
   def _tokens(self, letters_BxL):
@@ -144,8 +144,8 @@ class CounterTask(_LetterStrings):
       )
 
   @property
-  def num_classes(self) -> int:
-    """Counts 0..max_seq_len: the classes of the compiled answer."""
+  def num_labels(self) -> int:
+    """Counts 0..max_seq_len: the labels of the compiled answer."""
     return self.max_seq_len + 1
 
   def sample(self, key, batch_size: int, c_tr) -> Batch:
@@ -224,7 +224,7 @@ class MaxIdentifierTask(_LetterStrings):
       )
 
   @property
-  def num_classes(self) -> int:
+  def num_labels(self) -> int:
     """One class a letter."""
     return self.vocab_size
 

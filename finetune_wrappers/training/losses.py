@@ -17,7 +17,7 @@ def answer_logits(model, params: Params, tokens, position: int):
 
 
 def training_data(task: Any, settings: optim.Recipe, key, lane) -> tuple[Any, Any]:
-  """(tokens [B, T], classes [B]) of one step of one lane.
+  """(tokens [B, T], labels [B]) of one step of one lane.
 
   A pretraining sample is a row like any other: its prompt and its answer. A lane that mixes them in (App. E.1)
   replaces each row by one with probability `lane.mix`.

@@ -131,6 +131,6 @@ def evaluate(model, task: Task, tests: dict[int, Batch], params: Params):
       answers_pt, answers_ft = jnp.split(answers, 2)
     else:
       answers_pt = answers_ft = predicted(batch.tokens)
-    accuracies["acc_pt", c_te] = (answers_pt == batch.target_pt).mean()
-    accuracies["acc_ft", c_te] = (answers_ft == batch.target_ft).mean()
+    accuracies["acc_pt", c_te] = (answers_pt == batch.labels_pt).mean()
+    accuracies["acc_ft", c_te] = (answers_ft == batch.labels_ft).mean()
   return jnp.stack([accuracies[metric] for metric in METRICS])
