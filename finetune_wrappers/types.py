@@ -50,12 +50,16 @@ class ModelOutput(NamedTuple):
     residuals: tuple, one [B, T, D] for each block, the residual stream after it.
     attention: tuple, one [B, H, T, T] for each block, softmax weights, attending position first.
     hidden: tuple, one [B, T, F] for each block, the MLP's units after the non-linearity.
+    embedded: [B, T, D], the residual stream before the first block.
+
+  All but the logits may be missing; an analysis that needs a part then says so.
   """
 
   logits: Any
-  residuals: tuple
-  attention: tuple
-  hidden: tuple
+  residuals: tuple = ()
+  attention: tuple = ()
+  hidden: tuple = ()
+  embedded: Any = None
 
 
 def canonical_json(value: Any) -> str:

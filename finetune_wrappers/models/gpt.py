@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune_wrappers.models.model import Model, Position
 from finetune_wrappers.types import InputError, ModelOutput, Params
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
@@ -187,7 +188,7 @@ class _Head(nn.Module):
     return _product(x, kernel)
 
 
-class GPT(nn.Module):
+class GPT(nn.Module, Model):
   """A GPT over token ids.
 
   Methods raise InputError for strings longer than `config.length` and for a position that is not in the string.
@@ -216,14 +217,36 @@ class GPT(nn.Module):
     Returns:
       ModelOutput, all float32, with logits [B, T, V] and hidden units after GELU.
     """
-    x_BxTxD = self._embed(tokens_BxT)
+    x_BxTxD = embedded_BxTxD = self._embed(tokens_BxT)
     residuals, attention, hidden = [], [], []
     for block in self.blocks:
       x_BxTxD, weights, units = block(x_BxTxD, piece=tokens_BxT.shape[1])
       residuals.append(x_BxTxD)
       attention += weights
       hidden.append(units)
-    return ModelOutput(self.head(self.norm(x_BxTxD)), tuple(residuals), tuple(attention), tuple(hidden))
+    logits = self.head(self.norm(x_BxTxD))
+    return ModelOutput(logits, tuple(residuals), tuple(attention), tuple(hidden), embedded_BxTxD)
+
+  def forward(self, params: Params, tokens_BxT: Any) -> ModelOutput:
+    """See Model."""
+    return self.apply({"params": params}, tokens_BxT)
+
+  def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
+    """See Model."""
+    if isinstance(position, tuple):
+      return super().answer(params, tokens_BxT, position)
+    return self.apply({"params": params}, tokens_BxT, position, method=GPT.answer_logits)
+
+  def text(self, params: Params, tokens_BxT: Any) -> Any:
+    """See Model."""
+    return self.apply({"params": params}, tokens_BxT, method=GPT.text_logits)
+
+  def stream(self, params: Params, tokens_BxT: Any, position: Position) -> dict[int, Any]:
+    """See Model."""
+    if isinstance(position, tuple):
+      return super().stream(params, tokens_BxT, position)
+    found = self.apply({"params": params}, tokens_BxT, position, method=GPT.answer_residuals)
+    return dict(enumerate(found))
 
   def text_logits(self, tokens_BxT) -> Any:
     """`__call__(tokens).logits`, [B, T, V], for training on the text; those at t are for token t + 1."""

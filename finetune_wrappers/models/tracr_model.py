@@ -20,7 +20,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from finetune_wrappers.types import ModelOutput
+from finetune_wrappers.models.model import Model, Position
+from finetune_wrappers.types import ModelOutput, Params
 
 _MASKED = -1e30  # Tracr's own value: finite, so a fully masked row is uniform rather than NaN
 
@@ -141,7 +142,7 @@ class _Stream(NamedTuple):
     return weights_BxHxT @ self.table + sum(jnp.einsum("bht,btr->bhr", weights_BxHxT, a) @ m for a, m in parts)
 
 
-class TracrTransformer(nn.Module):
+class TracrTransformer(nn.Module, Model):
   """A Tracr model: one-hot embeddings, ReLU MLPs, no normalisation, no pad mask.
 
   Attributes:
@@ -167,6 +168,8 @@ class TracrTransformer(nn.Module):
   answer_channels: tuple[int, ...]
   causal: bool = False
 
+  precision = "highest"  # TF32 and bfloat16 break the counts of a compiled program
+
   def setup(self):
     self.token_embed = nn.Embed(self.vocab_size, self.width)
     self.pos_embed = nn.Embed(self.max_positions, self.width)
@@ -183,7 +186,7 @@ class TracrTransformer(nn.Module):
     Returns:
       ModelOutput with logits [B, T, V].
     """
-    x_BxTxD = self._embed(tokens_BxT)
+    x_BxTxD = embedded_BxTxD = self._embed(tokens_BxT)
     mask_TxT = self._mask(tokens_BxT.shape[1])
     residuals, attention, hidden = [], [], []
     for block in self.blocks:
@@ -200,7 +203,18 @@ class TracrTransformer(nn.Module):
       residuals=tuple(residuals),
       attention=tuple(attention),
       hidden=tuple(hidden),
+      embedded=embedded_BxTxD,
     )
+
+  def forward(self, params: Params, tokens_BxT: Any) -> ModelOutput:
+    """See Model."""
+    return self.apply({"params": params}, tokens_BxT)
+
+  def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
+    """See Model."""
+    if isinstance(position, tuple):
+      return super().answer(params, tokens_BxT, position)
+    return self.apply({"params": params}, tokens_BxT, position, method=TracrTransformer.answer_logits)
 
   def answer_logits(self, tokens_BxT, position: int) -> Any:
     """`__call__(tokens).logits[:, position]`, [B, V], at about half its cost.

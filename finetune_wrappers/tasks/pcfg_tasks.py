@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from finetune_wrappers.tasks.pcfg_rewrite import spread_counts, spread_places, whole
 from finetune_wrappers.tasks.pcfg_text import PCFGText
+from finetune_wrappers.tasks.task import Categorical
 from finetune_wrappers.types import Batch, require
 
 TASKS = ("counting", "index")
@@ -39,6 +40,7 @@ class PCFGTask:
   name: str
   q: int = 1
   distinct_answers_in_test: bool = True
+  output = Categorical()
   prompted = True
 
   def __post_init__(self):

@@ -1,11 +1,59 @@
 """The interface between data and everything else: stages and analyses know only this."""
 
+import dataclasses
 from typing import Any, Protocol
+
+import jax.numpy as jnp
+import optax
 
 from finetune_wrappers.types import Batch, InputError
 
 # Which answer trains: for O_PT, for O_FT, or a wrong one on purpose (randFT, App. E.4).
 TARGETS = ("pt", "ft", "random")
+
+
+class Output(Protocol):
+  """How logits answer: what training and every accuracy need to know of them."""
+
+  def losses(self, logits: Any, labels: Any) -> Any:
+    """The loss of each answer, float32 [...], from logits [..., V] and labels int [...]."""
+    ...
+
+  def predicted(self, logits: Any) -> Any:
+    """The label that logits [..., V] say, int32 [...]."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+  """One logit a label; cross-entropy in nats."""
+
+  def losses(self, logits: Any, labels: Any) -> Any:
+    """See Output."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+  def predicted(self, logits: Any) -> Any:
+    """See Output."""
+    return logits.argmax(axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numerical:
+  """One number, the first logit; squared error. A label is the place of its value; the nearest value is predicted.
+
+  Attributes:
+    values: of each label, ascending.
+  """
+
+  values: tuple[float, ...]
+
+  def losses(self, logits: Any, labels: Any) -> Any:
+    """See Output."""
+    return jnp.square(logits[..., 0] - jnp.array(self.values)[labels])
+
+  def predicted(self, logits: Any) -> Any:
+    """See Output."""
+    return jnp.abs(logits[..., :1] - jnp.array(self.values)).argmin(axis=-1)
 
 
 class Task(Protocol):
@@ -27,8 +75,13 @@ class Task(Protocol):
     ...
 
   @property
-  def answer_position(self) -> int:
-    """Where the answer is read, 0 being the first position."""
+  def answer_position(self) -> int | tuple[int, ...]:
+    """Where the answer is read, 0 being the first position; with several positions labels are [B, positions]."""
+    ...
+
+  @property
+  def output(self) -> Output:
+    """How logits answer."""
     ...
 
   @property

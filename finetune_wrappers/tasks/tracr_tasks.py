@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune_wrappers.tasks.task import Categorical
 from finetune_wrappers.types import Batch, InputError
 
 LETTERS = ascii_letters.ascii_lowercase
@@ -31,6 +32,7 @@ class _LetterStrings:
   num_pads: int
   q: int
 
+  output = Categorical()
   prompted = False  # a compiled program answers for the operand it was compiled for
 
   @property
