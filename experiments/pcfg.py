@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from experiments import plan as planning
 from experiments import schema
-from experiments.rules import one_of
 from finetune_wrappers.models import gpt
+from finetune_wrappers.rules import one_of
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText

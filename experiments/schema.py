@@ -3,6 +3,7 @@
 What hangs on several keys at once is checked where they meet: `experiments.plan`, the settings, the measures.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,26 +13,35 @@ from ml_collections import ConfigDict
 from configs.common import PRESETS
 from experiments import compiled
 from experiments.measures.maps import KINDS
-from experiments.rules import FLAG, LARGEST, Many, Named, Rule, number, one_of, shown, text, whole
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.models.gpt import COMPUTE_DTYPES
 from finetune_wrappers.models.tracr_compile import READINGS
+from finetune_wrappers.rules import (
+  ABOVE_0,
+  ANY_WHOLE,
+  COUNT,
+  FLAG,
+  INT32,
+  NOT_NEGATIVE,
+  SHARE,
+  SHARE_ABOVE_0,
+  SHARE_BELOW_1,
+  SIZE,
+  STEPS,
+  UINT32,
+  Many,
+  Rule,
+  one_of,
+  shown,
+  text,
+  whole,
+)
 from finetune_wrappers.tasks import pcfg_tasks, tracr_tasks
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training.cohort import INNER
 from finetune_wrappers.training.optim import TRAINED
 from finetune_wrappers.types import InputError, require
 
-_INT32 = 2**31 - 1  # steps are counted in int32 on the device
-_UINT32 = 2**32 - 1  # JAX keeps no more bits of a seed
-
-_COUNT, _SIZE, _STEPS = whole(0), whole(1), whole(1, _INT32)
-_ANY_WHOLE = whole(-LARGEST)
-_SHARE = number("from 0 to 1", lambda value: 0 <= value <= 1)
-_SHARE_ABOVE_0 = number("above 0, at most 1,", lambda value: 0 < value <= 1)
-_SHARE_BELOW_1 = number("from 0, below 1,", lambda value: 0 <= value < 1)
-_ABOVE_0 = number("above 0", lambda value: value > 0)
-_NOT_NEGATIVE = number("of 0 or more", lambda value: value >= 0)
 _WORD = text("a name of letters, digits and _", r"\w{1,100}")
 
 # Names of the Store's own folders beside those of the experiments.
@@ -84,38 +94,45 @@ _LIMITS = {
 }
 
 _FINETUNE = {
-  "learning_rates": Many(_ABOVE_0),
-  "c_trs": Many(_SHARE),
+  "learning_rates": Many(ABOVE_0),
+  "c_trs": Many(SHARE),
   "targets": Many(one_of(*(target for target in TARGETS if target != "pt"))),  # pt is reFT's
   "curves": FLAG,
 }
-_REFT = {"measure": FLAG, "c_tr": _SHARE, "threshold": _SHARE_ABOVE_0, "learning_rates": Many(_ABOVE_0)}
+_REFT = {"measure": FLAG, "c_tr": SHARE, "threshold": SHARE_ABOVE_0, "learning_rates": Many(ABOVE_0)}
 _PRUNING = {
   "scores": Many(one_of(*pruning.SCORES, pruning.ITERATIVE)),  # random pruning always runs, with keys of its own
   "scopes": Many(text(f"{', '.join(pruning.SCOPES)} or a path as blocks_1/attn/value/kernel", r"[a-z_0-9/]{1,200}")),
   "units": Many(one_of(*pruning.UNITS)),
-  "ks": Many(_COUNT),
-  "iterative_every": _SIZE,
-  "single_weights": _COUNT,
-  "histogram_ks": Many(_COUNT, empty=True),
-  "batch_size": _SIZE,
-  "eval_size": _SIZE,
-  "random_draws": _SIZE,
+  "ks": Many(COUNT),
+  "iterative_every": SIZE,
+  "single_weights": COUNT,
+  "histogram_ks": Many(COUNT, empty=True),
+  "batch_size": SIZE,
+  "eval_size": SIZE,
+  "random_draws": SIZE,
 }
 _RECIPE = {
-  "batch_size": _SIZE,
-  "final_fraction": _SHARE,
-  "clip_norm": _NOT_NEGATIVE,
-  "eval_size": _SIZE,
+  "batch_size": SIZE,
+  "final_fraction": SHARE,
+  "clip_norm": NOT_NEGATIVE,
+  "eval_size": SIZE,
 }
-_SCHEDULE = {"steps": _STEPS, "warmup_steps": whole(0, _INT32), "eval_steps": Many(whole(0, _INT32))}
+_SCHEDULE = {"steps": STEPS, "warmup_steps": whole(0, INT32), "eval_steps": Many(whole(0, INT32))}
 _ADAMW = {
-  "beta1": _SHARE_BELOW_1,
-  "beta2": _SHARE_BELOW_1,
-  "weight_decay": _NOT_NEGATIVE,
-  "answer_weight": _NOT_NEGATIVE,
-  "microbatches": _SIZE,
+  "beta1": SHARE_BELOW_1,
+  "beta2": SHARE_BELOW_1,
+  "weight_decay": NOT_NEGATIVE,
+  "answer_weight": NOT_NEGATIVE,
+  "microbatches": SIZE,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+  """A section whose keys are the config's own."""
+
+  rule: Many
 
 
 def _common(setting: str, tasks: Iterable[str]) -> dict[str, Any]:
@@ -125,19 +142,19 @@ def _common(setting: str, tasks: Iterable[str]) -> dict[str, Any]:
     "preset": one_of(*PRESETS),
     "measures": Many(one_of(*MEASURES[setting])),
     "report": one_of(*REPORTS[setting]),
-    "seeds": Many(whole(0, _UINT32)),
+    "seeds": Many(whole(0, UINT32)),
     "tasks": Many(one_of(*tasks)),
     "pruning": _PRUNING,
-    "lanes_per_program": whole(0, _INT32),
-    "layout": {"devices": _COUNT, "inner": one_of(*INNER)},
-    "checkpoint_seconds": _NOT_NEGATIVE,
+    "lanes_per_program": whole(0, INT32),
+    "layout": {"devices": COUNT, "inner": one_of(*INNER)},
+    "checkpoint_seconds": NOT_NEGATIVE,
     "compilation_cache": one_of(*compiled.CHOICES),
   }
 
 
 def _tracr_task(**own: Rule) -> dict[str, Any]:
-  task = {"num_letters": whole(2), "vocab_size": whole(2, 26), "num_pads": _COUNT, "q": _ANY_WHOLE, **own}
-  return {"task": task, "noise_std": _NOT_NEGATIVE, "microbatches": _SIZE}
+  task = {"num_letters": whole(2), "vocab_size": whole(2, 26), "num_pads": COUNT, "q": ANY_WHOLE, **own}
+  return {"task": task, "noise_std": NOT_NEGATIVE, "microbatches": SIZE}
 
 
 _STRINGS = Many(text("a string of letters", r"[a-z]+"), empty=True)
@@ -151,17 +168,17 @@ RULES = {
   "tracr": {
     **_common("tracr", tracr_tasks.TASKS),
     "counter": _tracr_task(distinct_answers_in_test=FLAG),
-    "max_identifier": _tracr_task(rank_pt=_SIZE, rank_ft=_SIZE),
+    "max_identifier": _tracr_task(rank_pt=SIZE, rank_ft=SIZE),
     "reading": one_of(*READINGS),
-    "mlp_exactness": _COUNT,
+    "mlp_exactness": COUNT,
     "training": {
       **_RECIPE,
       **_SCHEDULE,
-      "momentum": _SHARE_BELOW_1,
-      "dampening": _SHARE_BELOW_1,
+      "momentum": SHARE_BELOW_1,
+      "dampening": SHARE_BELOW_1,
       "trained": one_of(*TRAINED),
       "loss_positions": one_of("answer", "letters"),
-      "logit_scale": _ABOVE_0,
+      "logit_scale": ABOVE_0,
     },
     "finetune": _FINETUNE,
     "reft": _REFT,
@@ -169,48 +186,48 @@ RULES = {
       "draw": one_of(*KINDS),
       "inputs": {"counter": _STRINGS, "max_identifier": _STRINGS},
       "drawn": whole(1, 100),
-      "eval_size": _SIZE,
+      "eval_size": SIZE,
     },
     "readings": Many(_READING, once=False),
   },
   "pcfg": {
     **_common("pcfg", pcfg_tasks.TASKS),
     "text": {
-      **{name: _SIZE for name in ("window", "counted", "occurrence", "token_place", "farthest")},
+      **{name: SIZE for name in ("window", "counted", "occurrence", "token_place", "farthest")},
       "short": one_of("join", "pad"),
-      "spread": _SHARE,
+      "spread": SHARE,
       "jailbreaks": FLAG,
       "rules": Many(text("a rule: parent -> child child [probability]", r".+"), empty=True),
     },
-    **{name: {"q": _SIZE, "distinct_answers_in_test": FLAG} for name in pcfg_tasks.TASKS},
+    **{name: {"q": SIZE, "distinct_answers_in_test": FLAG} for name in pcfg_tasks.TASKS},
     "model": {
       "blocks": whole(1, 1000),
       "heads": whole(1, 1000),
       "width": whole(1, 2**16),
       "compute_dtype": one_of(*COMPUTE_DTYPES),
     },
-    "priors": Named(Many(_SHARE, once=False)),
+    "priors": Named(Many(SHARE, once=False)),
     "pretrain": {
       **_RECIPE,
       **_ADAMW,
-      "steps": Many(_STEPS),
-      "learning_rate": _ABOVE_0,
+      "steps": Many(STEPS),
+      "learning_rate": ABOVE_0,
       "control_prior": _WORD,
-      "warmup_fraction": _SHARE_BELOW_1,
-      "eval_fractions": Many(_SHARE),
+      "warmup_fraction": SHARE_BELOW_1,
+      "eval_fractions": Many(SHARE),
     },
     "training": {**_RECIPE, **_SCHEDULE, **_ADAMW, "loss_positions": one_of("answer", "text")},
-    "finetune": {**_FINETUNE, "priors": Many(_WORD), "mixes": Many(_SHARE)},
+    "finetune": {**_FINETUNE, "priors": Many(_WORD), "mixes": Many(SHARE)},
     "reft": {**_REFT, "scratch": FLAG},
     "probes": {
       "prompt": one_of("pt", "ft"),
-      "steps": _STEPS,
-      "batch_size": _SIZE,
-      "learning_rate": _ABOVE_0,
-      "drops": Many(whole(1, _INT32), empty=True),
-      "drop_factor": _SHARE_ABOVE_0,
-      "weight_decay": _NOT_NEGATIVE,
-      "eval_size": _SIZE,
+      "steps": STEPS,
+      "batch_size": SIZE,
+      "learning_rate": ABOVE_0,
+      "drops": Many(whole(1, INT32), empty=True),
+      "drop_factor": SHARE_ABOVE_0,
+      "weight_decay": NOT_NEGATIVE,
+      "eval_size": SIZE,
       "standardise": FLAG,
     },
   },
@@ -258,7 +275,8 @@ def _check_section(prefix: str, section: ConfigDict, rules: Mapping[str, Any], s
       if name not in _OPTIONAL:
         raise InputError(f"{field}: missing; every config of setting {setting!r} has it")
     elif isinstance(rule, Rule | Many):
-      rule.check(field, section[name])
+      value = section[name]
+      rule.check(field, value.to_dict() if isinstance(value, ConfigDict) else value)
     elif not isinstance(section[name], ConfigDict):
       raise InputError(f"{field}: {shown(section[name])} is not a section of keys")
     else:

@@ -1,15 +1,22 @@
-"""What a value of a config may be: a rule for one, for a tuple of them, for a section with keys of its own."""
+"""What a value may be: one rule beside each field that users set, in dataclasses and so in configs.
+
+    @dataclasses.dataclass(frozen=True)
+    class ProbeSettings(Checked):
+      steps: int = ruled(STEPS, 4000)
+
+An instance checks its fields; `rules_of` gives the rules by field, from which the schema of configs is made.
+"""
 
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from finetune_wrappers.types import InputError
 
 LARGEST = 10**6  # strings, draws, units; more would not fit into any memory
+INT32 = 2**31 - 1  # steps are counted in int32 on the device
+UINT32 = 2**32 - 1  # JAX keeps no more bits of a seed
 _TINY, _HUGE = 2.0**-126, 2.0**127  # beyond them float32 has 0 or infinity, another value than was given
 
 
@@ -57,16 +64,9 @@ class Many:
       raise InputError(f"{field}: {shown(values)} has a value twice; use each value once")
 
 
-@dataclasses.dataclass(frozen=True)
-class Named:
-  """A section whose keys are the config's own."""
-
-  rule: Many
-
-
 def shown(value: Any) -> str:
   """A value in one short line."""
-  text = "a section" if isinstance(value, Mapping | ConfigDict) else repr(value)
+  text = "a section" if isinstance(value, Mapping) else repr(value)
   return text if len(text) <= 120 else f"{text[:120]}..."
 
 
@@ -98,3 +98,30 @@ def text(allowed: str, pattern: str) -> Rule:
 
 
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
+
+COUNT, SIZE, STEPS = whole(0), whole(1), whole(1, INT32)
+ANY_WHOLE = whole(-LARGEST)
+SHARE = number("from 0 to 1", lambda value: 0 <= value <= 1)
+SHARE_ABOVE_0 = number("above 0, at most 1,", lambda value: 0 < value <= 1)
+SHARE_BELOW_1 = number("from 0, below 1,", lambda value: 0 <= value < 1)
+ABOVE_0 = number("above 0", lambda value: value > 0)
+NOT_NEGATIVE = number("of 0 or more", lambda value: value >= 0)
+SEED = whole(0, UINT32)
+
+
+def ruled(rule: "Rule | Many", default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+  """A dataclass field with its rule; further metadata is for who reads the field."""
+  return dataclasses.field(default=default, metadata={"rule": rule, **metadata})
+
+
+class Checked:
+  """A dataclass whose fields are checked by their rules when an instance is made."""
+
+  def __post_init__(self) -> None:
+    for name, rule in rules_of(type(self)).items():
+      rule.check(name, getattr(self, name))
+
+
+def rules_of(kind: type) -> "dict[str, Rule | Many]":
+  """The rule of each field that has one."""
+  return {field.name: field.metadata["rule"] for field in dataclasses.fields(kind) if "rule" in field.metadata}
