@@ -97,6 +97,11 @@ def text(allowed: str, pattern: str) -> Rule:
   return Rule(allowed, lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
+def optional(rule: Rule) -> Rule:
+  """None, or what the rule allows."""
+  return Rule(f"None or {rule.allowed}", lambda value: value is None or rule.fits(value))
+
+
 FLAG = Rule("True or False", lambda value: isinstance(value, bool))
 
 COUNT, SIZE, STEPS = whole(0), whole(1), whole(1, INT32)

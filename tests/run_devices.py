@@ -4,9 +4,10 @@ import json
 
 import jax
 import numpy as np
-from tiny import LIGHT, SETTINGS, TASK, alone, distances, equal_lanes, lanes_of, run, settings_with
+from tiny import LIGHT, RECIPE, alone, distances, equal_lanes, lanes_of, recipe_with, run
 
-from finetune_wrappers.training import cohort
+from finetune_wrappers.training import calibration, cohort
+from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.types import InputError
 
 LAYOUTS = ((1, "vmap"), (2, "map"), (4, "vmap"), (8, "map"), (2, "data"), (3, "data"))
@@ -15,9 +16,9 @@ LANES = 5  # no multiple of 2, 4 or 8
 
 def round_trips(program):
   """Whether 1 to 9 lanes come back from the devices as they went."""
-  laid = [(n, program.lay_out(np.arange(n))) for n in range(1, 10)]
+  laid = [(n, program.layout.lay_out(np.arange(n))) for n in range(1, 10)]
   shapes = all(x.shape[0] == program.layout.devices for _, x in laid)
-  return shapes and all(np.array_equal(program.gather(x, n), np.arange(n)) for n, x in laid)
+  return shapes and all(np.array_equal(program.layout.gather(x, n), np.arange(n)) for n, x in laid)
 
 
 def refusal(call):
@@ -35,23 +36,23 @@ def main():
   lone = alone(lanes, params, LIGHT)
   results = {}
   for devices, inner in LAYOUTS:
-    program = cohort.Cohort(LIGHT, TASK, SETTINGS, cohort.Layout(devices, inner))
+    program = cohort.Cohort(LIGHT, RECIPE, Layout(devices, inner))
     state, metrics = run(program, lanes, params)
     kept = (0, LANES - 1)
     mixed = [(lanes[i], params[i]) if i in kept else (others[i], other_params[i]) for i in range(LANES)]
     again = run(program, *map(list, zip(*mixed, strict=True)))
     results[f"{devices}x{inner}"] = {
-      "distances": distances(state.params, lone.params).tolist(),
+      "distances": distances(state.trained, lone.trained).tolist(),
       "losses": state.loss.tolist(),
       "equal_beside_others": equal_lanes((state, metrics), again),
       "shape": list(metrics.shape),
       "round_trips": round_trips(program),
     }
-  even = settings_with(batch_size=8)
-  layouts = {n: [[x.devices, x.inner] for x in cohort.candidate_layouts(n, even)] for n in (1, 4, 5, 8, 16)}
-  found = {"results": results, "losses": lone.loss.tolist(), "candidates": layouts}
-  found["refusal"] = refusal(lambda: cohort.Layout(9, "map"))
-  found["batch_refusal"] = refusal(lambda: cohort.Cohort(LIGHT, TASK, SETTINGS, cohort.Layout(4, "data")))
+  even = recipe_with(batch_size=8).optimizer
+  candidates = {n: [[x.devices, x.inner] for x in calibration.candidate_layouts(n, even)] for n in (1, 4, 5, 8, 16)}
+  found = {"results": results, "losses": lone.loss.tolist(), "candidates": candidates}
+  found["refusal"] = refusal(lambda: Layout(9, "map"))
+  found["batch_refusal"] = refusal(lambda: cohort.Cohort(LIGHT, RECIPE, Layout(4, "data")))
   print(json.dumps(found))
 
 

@@ -10,20 +10,22 @@ import jax
 import numpy as np
 import pytest
 from tiny import (
-  LIGHT,
   MODEL,
-  SETTINGS,
+  RECIPE,
   TASK,
+  Light,
   alone,
   distances,
   equal_lanes,
+  lane_of,
   lanes_of,
   run,
   start,
 )
 
-from finetune_wrappers.training import cohort, step
-from finetune_wrappers.training.cohort import Cohort, Layout
+from finetune_wrappers.training import calibration, cohort
+from finetune_wrappers.training.cohort import Cohort
+from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.types import InputError
 
 INNER = ("map", "vmap")
@@ -32,7 +34,7 @@ NUMBER = 3
 
 @pytest.fixture(scope="module")
 def programs():
-  return {inner: Cohort(MODEL, TASK, SETTINGS, Layout(1, inner)) for inner in INNER}
+  return {inner: Cohort(MODEL, RECIPE, Layout(1, inner)) for inner in INNER}
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +63,12 @@ def test_a_lane_is_bit_equal_whatever_runs_beside_it(programs, inner):
 def test_the_first_20_updates_are_those_of_the_lane_alone(programs, lone, inner):
   lanes, params = lanes_of(0, NUMBER)
   state, metrics = run(programs[inner], lanes, params)
-  assert distances(state.params, lone.params).max() < 1e-6
+  assert distances(state.trained, lone.trained).max() < 1e-6
   np.testing.assert_allclose(state.loss, lone.loss, rtol=1e-6)
-  assert np.all(distances(state.params, jax.tree.map(lambda *x: np.stack(x), *params)) > 1e-4), "they did train"
-  tests = step.test_sets(TASK, SETTINGS.eval_size)
-  answer = jax.jit(lambda params: step.evaluate(MODEL, TASK, tests, params))
-  expected = [answer(jax.tree.map(lambda x, i=i: x[i], lone.params)) for i in range(NUMBER)]
+  assert np.all(distances(state.trained, jax.tree.map(lambda *x: np.stack(x), *params)) > 1e-4), "they did train"
+  tests = RECIPE.evaluator.test_sets(TASK)
+  answer = jax.jit(lambda params: RECIPE.evaluator.measure(MODEL, params, TASK, tests))
+  expected = [answer(jax.tree.map(lambda x, i=i: x[i], lone.trained)) for i in range(NUMBER)]
   np.testing.assert_array_equal(metrics, expected)
 
 
@@ -75,7 +77,7 @@ def test_stopping_on_the_way_changes_nothing_and_each_part_has_its_own_mean_loss
   whole = run(programs["map"], lanes, params)
   parts = [run(programs["map"], lanes, params, stops) for stops in ((5,), (5, 20))]
   assert (
-    equal_lanes((whole[0].params, whole[0].optimizer), (parts[1][0].params, parts[1][0].optimizer)) == [True] * NUMBER
+    equal_lanes((whole[0].trained, whole[0].optimizer), (parts[1][0].trained, parts[1][0].optimizer)) == [True] * NUMBER
   )
   np.testing.assert_array_equal(whole[1], parts[1][1])
   np.testing.assert_allclose(whole[0].loss, (5 * parts[0][0].loss + 15 * parts[1][0].loss) / 20, rtol=1e-5)
@@ -84,7 +86,7 @@ def test_stopping_on_the_way_changes_nothing_and_each_part_has_its_own_mean_loss
 @pytest.mark.parametrize("inner", INNER)
 def test_a_lane_that_diverges_says_when_and_harms_no_other(programs, inner):
   healthy = lanes_of(0, NUMBER)
-  doomed = with_lane(healthy, 1, healthy[0][1]._replace(learning_rate=1e30), healthy[1][1])
+  doomed = with_lane(healthy, 1, healthy[0][1] | {"learning_rate": np.float32(1e30)}, healthy[1][1])
   expected, (state, metrics) = run(programs[inner], *healthy), run(programs[inner], *doomed)
   assert equal_lanes((state, metrics), expected) == [True, False, True]
   losses = [run(programs[inner], *doomed, range(1, stop + 1))[0].loss[1] for stop in range(1, 7)]
@@ -93,35 +95,46 @@ def test_a_lane_that_diverges_says_when_and_harms_no_other(programs, inner):
   assert expected[0].diverged_step.tolist() == [-1, -1, -1]
 
 
-def test_a_lane_starts_from_its_parents_weights_with_noise_of_its_width_and_stream(programs):
+def test_a_lane_starts_from_its_parents_weights_with_noise_of_its_width_and_stream():
   params = [{"a": {"kernel": np.full((30, 30), float(i), np.float32)}} for i in range(4)]
-  lanes = [step.Lane(0.1, 0.5, stream, "ft", std) for stream, std in ((1, 0.1), (1, 0.1), (2, 0.1), (1, 0.0))]
-  program = programs["vmap"]
-  state = program.gather(program.init(params, cohort.lane_arrays(lanes)), 4)
-  first, same, other, none = (state.params["a"]["kernel"] - np.arange(4)[:, None, None]).reshape(4, -1)
+  lanes = [lane_of(stream=stream, noise_std=std) for stream, std in ((1, 0.1), (1, 0.1), (2, 0.1), (1, 0.0))]
+  program = Cohort(MODEL, RECIPE._replace(noisy=True), Layout(1, "vmap"))
+  state = program.layout.gather(program.init(params, cohort.lane_arrays(lanes)), 4)
+  first, same, other, none = (state.trained["a"]["kernel"] - np.arange(4)[:, None, None]).reshape(4, -1)
   np.testing.assert_allclose(first, same, atol=1e-6)
   assert abs(np.corrcoef(first, other)[0, 1]) < 0.14 and first.std() == pytest.approx(0.1, rel=0.1)
   assert not none.any() and not state.optimizer[1].trace["a"]["kernel"].any()
   assert state.diverged_step.tolist() == [-1] * 4
 
 
-def test_training_and_answering_use_the_highest_precision():
+@pytest.mark.parametrize("precision", ["highest", "tensorfloat32", None])
+def test_training_and_answering_use_the_models_precision(precision):
   seen = []
 
-  def apply(*args, **kwargs):
-    seen.append(jax.config.jax_default_matmul_precision)
-    return LIGHT.apply(*args, **kwargs)
+  class Watched(Light):
+    def answer(self, *args):
+      seen.append(jax.config.jax_default_matmul_precision)
+      return super().answer(*args)
 
-  lanes, params = lanes_of(0, 1, LIGHT)
-  run(Cohort(LIGHT._replace(apply=apply), TASK, SETTINGS, Layout(1, "map")), lanes, params, stops=(1,))
-  assert set(seen) == {"highest"} and len(seen) >= 3  # once to train, once for each test set
+  watched = Watched()
+  watched.precision = precision
+  lanes, params = lanes_of(0, 1, watched)
+  run(Cohort(watched, RECIPE, Layout(1, "map")), lanes, params, stops=(1,))
+  assert set(seen) == {precision} and len(seen) >= 3  # once to train, once for each test set
 
 
-def test_lanes_become_arrays_and_targets_their_places():
-  arrays = cohort.lane_arrays([step.Lane(0.1, 0.5, 2**32 - 1, "random", 0.0), step.Lane(0.2, 1, 3, "pt", 0.5)])
-  assert [x.dtype.name for x in arrays] == ["float32", "float32", "uint32", "int32", "float32", "float32", "float32"]
-  assert arrays.stream.tolist() == [2**32 - 1, 3] and arrays.target.tolist() == [2, 0]
-  np.testing.assert_allclose([arrays.learning_rate, arrays.c_tr, arrays.noise_std], [[0.1, 0.2], [0.5, 1], [0, 0.5]])
+def test_lanes_become_arrays():
+  arrays = cohort.lane_arrays([lane_of(0.1, 0.5, 2**32 - 1, "random", 0.0), lane_of(0.2, 1, 3, "pt", 0.5)])
+  dtypes = {
+    "learning_rate": "float32",
+    "c_tr": "float32",
+    "stream": "uint32",
+    "target": "int32",
+    "noise_std": "float32",
+  }
+  assert {name: array.dtype.name for name, array in arrays.items()} == dtypes
+  assert arrays["stream"].tolist() == [2**32 - 1, 3] and arrays["target"].tolist() == [2, 0]
+  np.testing.assert_allclose(arrays["learning_rate"], [0.1, 0.2])
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,8 @@ def slow_cohorts(clock, compiling, by_inner):
       return state, np.zeros(1)
 
     same = lambda tree: tree  # noqa: E731
-    return types.SimpleNamespace(init=lambda params, lane: np.zeros(1), lay_out=same, advance=advance)
+    laid = types.SimpleNamespace(lay_out=same)
+    return types.SimpleNamespace(init=lambda params, lane: np.zeros(1), layout=laid, advance=advance)
 
   return make
 
@@ -165,10 +179,10 @@ def slow_cohorts(clock, compiling, by_inner):
 )
 def test_calibration_takes_the_fastest_layout_that_is_worth_compiling(monkeypatch, by_inner, compiling, fastest, timed):
   clock = [0.0]
-  monkeypatch.setattr(cohort, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+  monkeypatch.setattr(calibration, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
   monkeypatch.setattr(jax, "device_count", lambda: 1)
   make = slow_cohorts(clock, compiling, by_inner)
-  layout, rates = cohort.calibrate(make, [None] * NUMBER, None, SETTINGS, lane_steps=10_000)
+  layout, rates = calibration.calibrate(make, [None] * NUMBER, None, RECIPE.optimizer, lane_steps=10_000)
   assert layout == Layout(1, fastest) and rates == pytest.approx(timed)
 
 
@@ -176,12 +190,12 @@ def test_calibration_of_real_cohorts_returns_a_candidate_and_its_speed(programs)
   def without_noise(layout):
     program = programs[layout.inner]
     init = lambda params, lane: start(program, params)  # noqa: E731
-    return types.SimpleNamespace(init=init, lay_out=program.lay_out, advance=program.advance)
+    return types.SimpleNamespace(init=init, layout=program.layout, advance=program.advance)
 
   lanes, params = lanes_of(0, NUMBER)
   arrays = cohort.lane_arrays(lanes)
-  layout, rates = cohort.calibrate(without_noise, params, arrays, SETTINGS, lane_steps=10**9, seconds=0.01)
-  candidates = cohort.candidate_layouts(NUMBER, SETTINGS)
+  layout, rates = calibration.calibrate(without_noise, params, arrays, RECIPE.optimizer, lane_steps=10**9, seconds=0.01)
+  candidates = calibration.candidate_layouts(NUMBER, RECIPE.optimizer)
   assert layout in candidates and set(rates) == {f"{x.devices}x{x.inner}" for x in candidates}
   assert all(rate > 0 for rate in rates.values())
 

@@ -6,11 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from finetune_wrappers.models.model import Model
 from finetune_wrappers.models.tracr_model import TracrTransformer
-from finetune_wrappers.tasks.task import TARGETS
+from finetune_wrappers.tasks.task import TARGETS, Categorical
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import cohort, step
-from finetune_wrappers.training.optim import TrainSettings, direction
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.methods import Subset
+from finetune_wrappers.training.objectives import Answers
+from finetune_wrappers.training.optim import SGD
+from finetune_wrappers.training.stages import Recipe
+from finetune_wrappers.training.swept import shared
 from finetune_wrappers.types import Batch
 
 LETTERS, BOS, PAD = 5, 3, 4  # letters of a string, two token ids; a, b and c are 0, 1 and 2
@@ -27,7 +33,7 @@ def sample(key, batch_size, c_tr):
 
 
 # Hashable, as jit needs it.
-Task = collections.namedtuple("Task", "sample sample_test question prompted answer_position num_letters")
+Task = collections.namedtuple("Task", "sample sample_test question prompted answer_position num_letters output")
 
 
 def task_with(sampler):
@@ -38,6 +44,7 @@ def task_with(sampler):
     prompted=False,
     answer_position=2,
     num_letters=LETTERS,
+    output=Categorical(),
   )
 
 
@@ -51,22 +58,21 @@ def model_of(num_layers):
   )  # fmt: skip
 
 
-Light = collections.namedtuple("Light", "init apply answer_logits")
+class Light(Model):
+  """Two layers with a model's interface, where only what is around it matters."""
+
+  precision = "highest"
+
+  def init(self, key, tokens):
+    params = {"in": {"kernel": np.zeros((5 * LENGTH, 8)), "bias": np.zeros(8)}, "out": {"kernel": np.zeros((8, 6))}}
+    return {"params": params}
+
+  def answer(self, params, tokens, position):
+    letters = jax.nn.one_hot(tokens, 5).reshape(len(tokens), -1)
+    return jax.nn.relu(letters @ params["in"]["kernel"] + params["in"]["bias"]) @ params["out"]["kernel"]
 
 
-def light_apply(variables, tokens, position, method):
-  params = variables["params"]
-  letters = jax.nn.one_hot(tokens, 5).reshape(len(tokens), -1)
-  return jax.nn.relu(letters @ params["in"]["kernel"] + params["in"]["bias"]) @ params["out"]["kernel"]
-
-
-def light_init(key, tokens):
-  params = {"in": {"kernel": np.zeros((5 * LENGTH, 8)), "bias": np.zeros(8)}, "out": {"kernel": np.zeros((8, 6))}}
-  return {"params": params}
-
-
-# Two layers with a model's interface, where only what is around it matters.
-LIGHT = Light(light_init, light_apply, None)
+LIGHT = Light()
 
 
 def params_of(model, seed=0):
@@ -76,57 +82,71 @@ def params_of(model, seed=0):
   return jax.tree.map(lambda leaf: (0.5 * generator.normal(size=leaf.shape)).astype(np.float32), shapes)
 
 
-def settings_with(**changed):
-  settings = {
+def recipe_with(task=TASK, trained="all", eval_size=8, *, noisy=False, positions="answer", logit_scale=1.0, **changed):
+  """A recipe of 20 steps of SGD; what is not the objective's or the recipe's changes the optimizer."""
+  optimizer = {
     "steps": 20, "batch_size": 6, "warmup_steps": 4, "final_fraction": 0.01, "momentum": 0.9, "clip_norm": 1.0,
-    "noise_std": 0.0, "trained": "all", "loss_positions": "answer", "logit_scale": 1.0, "microbatches": 1,
-    "eval_steps": (20,), "eval_size": 8,
+    "microbatches": 1,
   }  # fmt: skip
-  settings |= {"eval_steps": (changed.get("steps", settings["steps"]),)}
-  return TrainSettings(**(settings | changed))
+  optimizer |= {"eval_steps": (changed.get("steps", optimizer["steps"]),)}
+  objective = shared(Answers(c_tr=0.0, positions=positions, logit_scale=logit_scale))
+  return Recipe(task, objective, Subset(trained=trained), SGD(**(optimizer | changed)), Accuracies(eval_size), noisy)
 
 
-def fresh(settings, params):
+def lane_of(learning_rate=0.1, c_tr=0.5, stream=0, target="ft", noise_std=0.0):
+  """One lane's values, as `TrainStage.lane` gives them."""
+  return {
+    "learning_rate": np.float32(learning_rate),
+    "c_tr": np.float32(c_tr),
+    "stream": np.uint32(stream),
+    "target": np.int32(TARGETS.index(target)),
+    "noise_std": np.float32(noise_std),
+  }
+
+
+def fresh(recipe, params):
   """A lane before its first step, without noise."""
-  return step.LaneState(params, direction(settings).init(params), np.float32(0), np.int32(-1))
+  trained, frozen = recipe.method.split(params, None)
+  state = recipe.optimizer.direction().init(trained)
+  return step.LaneState(trained, state, np.float32(0), np.int32(-1), frozen, {})
 
 
 MODEL = model_of(num_layers=1)
-SETTINGS = settings_with()
+RECIPE = recipe_with()
 
 
 def lanes_of(seed, number, model=MODEL):
   """Lanes that all differ in rate, C_Tr, stream, target and weights."""
   generator = np.random.default_rng(seed)
   lanes = [
-    step.Lane(10 ** generator.uniform(-3, -1), generator.uniform(), int(generator.integers(2**32)), target, 0.0)
+    lane_of(10 ** generator.uniform(-3, -1), generator.uniform(), int(generator.integers(2**32)), target)
     for target in generator.choice(TARGETS, number)
   ]
   return lanes, [params_of(model, int(generator.integers(2**32))) for _ in lanes]
 
 
 def start(program, params):
-  states = [fresh(program.settings, p) for p in params]
-  return program.lay_out(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
+  states = [fresh(program.recipe, p) for p in params]
+  return program.layout.lay_out(jax.tree.map(lambda *leaves: np.stack(leaves), *states))
 
 
 def run(program, lanes, params, stops=(20,)):
   """(state, metrics) of every lane after the last of the stops, on the host; the state's loss is the mean."""
-  lane = program.lay_out(cohort.lane_arrays(lanes))
+  lane = program.layout.lay_out(cohort.lane_arrays(lanes))
   state, measured, position = start(program, params), None, 0
   for stop in stops:
     state, measured = program.advance(state, lane, position, stop, position)
     position = stop
-  metrics, loss = program.gather(measured, len(lanes))
-  return program.gather(state, len(lanes))._replace(loss=loss), metrics
+  metrics, loss, _ = program.layout.gather(measured, len(lanes))
+  return program.layout.gather(state, len(lanes))._replace(loss=loss), metrics
 
 
 def alone(lanes, params, model=MODEL):
   """States of the lanes, [R, ...], each trained by itself without a cohort; the loss is the mean."""
-  train = jax.jit(lambda state, lane: step.train(model, TASK, SETTINGS, lane, state, 0, 20))
+  train = jax.jit(lambda state, lane: step.train(model, RECIPE, lane, state, 0, 20))
   arrays = cohort.lane_arrays(lanes)
-  with jax.default_matmul_precision("highest"):
-    states = [train(fresh(SETTINGS, p), jax.tree.map(lambda x, i=i: x[i], arrays)) for i, p in enumerate(params)]
+  with model.numerics():
+    states = [train(fresh(RECIPE, p), jax.tree.map(lambda x, i=i: x[i], arrays)) for i, p in enumerate(params)]
   state = jax.tree.map(lambda *leaves: np.stack(leaves), *states)
   return state._replace(loss=state.loss / 20)
 

@@ -227,7 +227,7 @@ class GPT(nn.Module, Model):
     logits = self.head(self.norm(x_BxTxD))
     return ModelOutput(logits, tuple(residuals), tuple(attention), tuple(hidden), embedded_BxTxD)
 
-  def forward(self, params: Params, tokens_BxT: Any) -> ModelOutput:
+  def forward(self, params: Params, tokens_BxT: Any) -> Any:
     """See Model."""
     return self.apply({"params": params}, tokens_BxT)
 

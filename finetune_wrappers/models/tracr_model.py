@@ -206,7 +206,7 @@ class TracrTransformer(nn.Module, Model):
       embedded=embedded_BxTxD,
     )
 
-  def forward(self, params: Params, tokens_BxT: Any) -> ModelOutput:
+  def forward(self, params: Params, tokens_BxT: Any) -> Any:
     """See Model."""
     return self.apply({"params": params}, tokens_BxT)
 

@@ -30,12 +30,11 @@ class CohortRun:
     self.lanes = lanes
     self.position = 0
     self._program = program
-    self._evaluated = program.settings.eval_steps
+    self._evaluated = program.recipe.optimizer.eval_steps
     self._lane = lane
-    self._laid = program.lay_out(lane)
+    self._laid = program.layout.lay_out(lane)
     self._state: Any = None
-    self._metrics: list[np.ndarray] = []  # [R, len(METRICS)] for each evaluation
-    self._losses: list[np.ndarray] = []  # [R]
+    self._curves: list[dict[str, Any]] = []  # [R, ...] for each evaluation
 
   def begin(self, params: Sequence[Params], position: int, kept: Sequence[Any]) -> None:
     """From R parents' parameters, or from what `checkpoint` gave for each lane at that position."""
@@ -43,9 +42,9 @@ class CohortRun:
     if not position:
       return
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kept)
-    self._state = self._program.lay_out(self._like(stacked["state"]))
-    if "metrics" in stacked:
-      self._metrics, self._losses = (list(stacked[name].swapaxes(0, 1)) for name in ("metrics", "losses"))
+    self._state = self._program.layout.lay_out(self._like(stacked.pop("state")))
+    evaluations = sum(step <= position for step in self._evaluated)
+    self._curves = [jax.tree.map(lambda curve, i=i: curve[:, i], stacked) for i in range(evaluations)]
     self.position = position
 
   def _like(self, leaves: Sequence[np.ndarray]) -> Any:
@@ -56,48 +55,54 @@ class CohortRun:
     return jax.tree.structure(fresh).unflatten(leaves)
 
   def _gathered(self, tree: Any) -> Any:
-    return self._program.gather(tree, len(self.lanes))
+    return self._program.layout.gather(tree, len(self.lanes))
 
   def parts(self) -> Iterator[int]:
     """Trains to the end, part by part; yields the steps of each as it is done."""
     steps = 1  # the first part has one step: it compiles
-    while len(self._metrics) < len(self._evaluated):
-      begun, stop = time.monotonic(), min(self._evaluated[len(self._metrics)], self.position + steps)
+    while len(self._curves) < len(self._evaluated):
+      begun, stop = time.monotonic(), min(self._evaluated[len(self._curves)], self.position + steps)
       done = stop - self.position
       self._advance(stop)
       steps = hosts.agree(lambda s=steps, d=done, b=begun: _next_part(s, d, time.monotonic() - b))
       yield done
 
   def _advance(self, stop: int) -> None:
-    evaluations = len(self._metrics)
+    evaluations = len(self._curves)
     asked = stop == self._evaluated[evaluations]
     since = self._evaluated[evaluations - 1] if evaluations else 0
     self._state, measured = self._program.advance(
       self._state, self._laid, self.position, stop, since if asked else None
     )
-    metrics, losses = self._gathered(measured)  # waits for the devices
+    metrics, losses, logs = self._gathered(measured)  # waits for the devices
     if asked:
-      self._metrics.append(metrics)
-      self._losses.append(losses)
+      self._curves.append({"metrics": metrics, "losses": losses, **({"logs": logs} if logs else {})})
     self.position = stop
 
   def checkpoint(self) -> dict[str, Any]:
     """What `begin` needs to go on from here, with one entry for each lane."""
-    curves = self._curves() if self._metrics else {}  # Orbax keeps no empty arrays
-    return {"state": jax.tree.leaves(self._gathered(self._state)), **curves}
+    return {"state": jax.tree.leaves(self._gathered(self._state)), **self._stacked()}
 
   def results(self) -> list[dict[str, Any]]:
     """What is kept of each lane at the end: parameters, curves and where they were measured."""
-    final = self._gathered(self._state)
-    arrays = {"params": final.params, "diverged_step": final.diverged_step, **self._curves()}
-    steps = np.array(self._evaluated)
-    return [{**jax.tree.map(lambda x, i=i: x[i], arrays), "steps": steps} for i in range(len(self.lanes))]
+    final, steps = self._gathered(self._state), np.array(self._evaluated)
+    arrays = {"diverged_step": final.diverged_step, **self._stacked()}
+    return [
+      {"params": self._params(final, i), "steps": steps, **jax.tree.map(lambda x, i=i: x[i], arrays)}
+      for i in range(len(self.lanes))
+    ]
 
-  def _curves(self) -> dict[str, np.ndarray]:
-    lanes = len(self.lanes)
-    metrics = np.array(self._metrics, np.float32).reshape(-1, lanes, len(step.METRICS))
-    losses = np.array(self._losses, np.float32).reshape(-1, lanes)
-    return {"metrics": metrics.swapaxes(0, 1), "losses": losses.swapaxes(0, 1)}
+  def _params(self, final: step.LaneState, i: int) -> Params:
+    """The weights of one lane, its trained and frozen parts joined."""
+    own = jax.tree.map(lambda x: x[i], (dict(self._lane), final.trained, final.frozen))
+    method = step.with_lane(self._program.recipe, own[0]).method
+    return jax.tree.map(np.asarray, method.join(*own[1:]))
+
+  def _stacked(self) -> dict[str, Any]:
+    """Curves [R, E, ...] by name; none before the first evaluation, as Orbax keeps no empty arrays."""
+    if not self._curves:
+      return {}
+    return jax.tree.map(lambda *at: np.stack(at, axis=1).astype(np.float32), *self._curves)
 
 
 def _next_part(steps: int, done: int, seconds: float) -> int:

@@ -2,24 +2,35 @@
 
 import collections
 import contextlib
-import functools
-import hashlib
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import hosts
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.training import calibration, hosts
 from finetune_wrappers.training.checkpoints import Checkpoints
+from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
+from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.provenance import provenance
-from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, describe, root_of, with_ancestors
+from finetune_wrappers.training.schedule import Work, identity_of, layout_name, next_group, steps_of, works_of
+from finetune_wrappers.training.stages import (
+  RootStage,
+  Stage,
+  TrainStage,
+  ancestors,
+  model_after,
+  root_of,
+  with_ancestors,
+)
 from finetune_wrappers.training.store import Store
-from finetune_wrappers.types import canonical_json
+from finetune_wrappers.types import Params
+
+# (root stage) -> (its model, its parameters)
+Roots = Callable[[RootStage], tuple[Model, Params]]
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -34,7 +45,7 @@ class Trainer:
   Args:
     store: where stages are kept.
     build: root stage -> (arrays {"params": ...}, facts)
-    model_of: facts of a root stage -> Flax module.
+    model_of: facts of a root stage -> its model.
     layout: None calibrates; or a fixed Layout.
     lanes_per_program: most lanes in one program; 0 means one for each CPU device, and for each accelerator as many as
       its memory holds, up to 64.
@@ -49,8 +60,8 @@ class Trainer:
     store: Store,
     *,
     build: Callable[[RootStage], tuple[Any, dict]],
-    model_of: Callable[[dict], Any],
-    layout: cohorts.Layout | None = None,
+    model_of: Callable[[dict], Model],
+    layout: Layout | None = None,
     lanes_per_program: int = 0,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
@@ -70,8 +81,32 @@ class Trainer:
     self._checkpoint_seconds = checkpoint_seconds
     self._stopping = stopping
     self._facts = facts or {}
-    self._programs: dict[Any, cohorts.Cohort] = {}
+    self._programs: dict[Any, Cohort] = {}
     self._done = self._total = 0
+
+  def plan(self, stages: Sequence[Stage], roots: Roots) -> list[Work]:
+    """What `run` would make, in its order, if no other process worked at the same stages and all fitted into memory.
+
+    Args:
+      stages: wanted, with their ancestors.
+      roots: models and parameters of roots, which the store may not have yet.
+    """
+    wanted = {stage.key: stage for stage in missing_stages(self._store, stages)}
+    far, found = self._checkpoints.steps(), []
+    while wanted:
+      group = next_group(list(wanted.values()), wanted)
+      work = works_of(group, far, self._lanes_of(group[0], roots))[0]
+      found.append(work)
+      for stage in work.stages:
+        del wanted[stage.key]
+    return found
+
+  def layout_of(self, stage: TrainStage, lanes: int) -> Layout | None:
+    """The layout that so many lanes of this kind will train in; None if it is yet to be chosen."""
+    if self._layout is not None:
+      return self._layout
+    kept = self._store.recall(layout_name(identity_of(stage)))
+    return Layout(**kept["layout"]) if kept and kept["lanes"] >= lanes else None
 
   def run(self, stages: Sequence[Stage]) -> None:
     """Trains every stage and ancestor that the store does not have.
@@ -81,11 +116,11 @@ class Trainer:
       LanesFailed: at the end, if some did not fit into memory; the others are trained.
     """
     missing = missing_stages(self._store, stages)
-    self._total = sum(_steps(stage) for stage in missing)
+    self._total = sum(map(steps_of, missing))
     wanted = with_ancestors(stages)
     for stage in missing:
       if isinstance(stage, TrainStage):
-        self._ahead[identity_of(stage)] += _steps(stage)
+        self._ahead[identity_of(stage)] += steps_of(stage)
     while True:
       with contextlib.ExitStack() as held:
         (told,) = hosts.any_of(self._stopping())
@@ -110,16 +145,14 @@ class Trainer:
       for key in [key for key, stage in wanted.items() if self._store.has(stage)]:
         del wanted[key]
       left = [stage for stage in wanted.values() if not self._is_blocked(stage)]
-      self._done = self._total - sum(map(_steps, left))
+      self._done = self._total - sum(map(steps_of, left))
       if left and told:
         return f"stopped with {len(left)} stages left", []
-      ready = [s for s in left if not isinstance(s, TrainStage) or s.parent.key not in wanted]
-      roots = [s for s in ready if not isinstance(s, TrainStage)]
-      programs = {s.key: identity_of(s) for s in ready if isinstance(s, TrainStage)}
-      group = roots[:1] or [s for s in ready if programs[s.key] == programs[ready[0].key]]
+      group = next_group(left, wanted)
       if not group:
         return "", []
-      free = [s.key for s in self._lock_some(group, held) if not self._store.has(s)]
+      works = works_of(group, self._checkpoints.steps(), self._lanes_of(group[0], self._root))
+      free = [s.key for s in self._lock_one(works, held) if not self._store.has(s)]
       if free:
         return "", free
       held.close()
@@ -133,43 +166,35 @@ class Trainer:
   def _is_blocked(self, stage: Stage) -> bool:
     return any(s.key in self._failed for s in ancestors(stage))
 
-  def _lock_some(self, group: Sequence[Stage], held: contextlib.ExitStack) -> Sequence[Stage]:
-    """At most a program's lanes that have come equally far, the farthest first; those no other process is at."""
-    far = self._checkpoints.steps()
-    size = self.lanes_of(group[0])
-    ordered = sorted(group, key=lambda stage: -far.get(stage.key, 0))
-    equal = [list(some) for _, some in itertools.groupby(ordered, lambda stage: far.get(stage.key, 0))]
-    programs = [some[i : i + size] for some in equal for i in range(0, len(some), size)]
-    for lanes in programs:
-      if held.enter_context(self._store.lock([lane.key for lane in lanes])):
-        return lanes
+  def _lock_one(self, works: Sequence[Work], held: contextlib.ExitStack) -> Sequence[Stage]:
+    """The stages of the first work that no other process is at."""
+    for work in works:
+      if held.enter_context(self._store.lock([stage.key for stage in work.stages])):
+        return work.stages
     return []
 
-  def lanes_of(self, stage: Stage, root: tuple[Any, Any] | None = None) -> int:
-    """How many of its kind make a program, at most.
+  def _root(self, stage: RootStage) -> tuple[Model, Params]:
+    arrays, facts = self._store.load(stage)
+    return self._model_of(facts), arrays["params"]
 
-    Args:
-      stage: one of them.
-      root: module and parameters of its root, where the store does not have it yet.
-    """
+  def _lanes_of(self, stage: Stage, roots: Roots) -> int:
+    """How many of its kind make a program, at most."""
     if not isinstance(stage, TrainStage):
       return 1
     identity = identity_of(stage)
     if identity not in self._most:
-      self._most[identity] = self._lanes_per_program or jax.device_count() * self._lanes_of_a_device(stage, root)
+      self._most[identity] = self._lanes_per_program or jax.device_count() * self._lanes_of_a_device(stage, roots)
     return self._most[identity]
 
-  def _lanes_of_a_device(self, stage: TrainStage, root: tuple[Any, Any] | None) -> int:
+  def _lanes_of_a_device(self, stage: TrainStage, roots: Roots) -> int:
     if jax.default_backend() == "cpu":
       return 1
-    room = cohorts.device_memory()
+    room = calibration.device_memory()
     if room is None or jax.process_count() > 1:
       return _MOST_LANES
-    if root is None:
-      arrays, facts = self._store.load(root_of(stage))
-      root = self._model_of(facts), arrays["params"]
-    one = self._cohort(root[0], stage, cohorts.Layout(1, "map"), identity_of(stage))
-    used = one.memory([root[1]], cohorts.lane_arrays([stage.lane]))
+    model, params = roots(root_of(stage))
+    one = self._cohort(model_after(stage.parent, model), stage, Layout(1, "map"), identity_of(stage))
+    used = one.memory([params], lane_arrays([stage.lane]))
     return max(1, min(_MOST_LANES, int(_SHARE_OF_MEMORY * room / used)))
 
   def _make(self, stages: Sequence[Stage]) -> None:
@@ -186,7 +211,7 @@ class Trainer:
       self._train(lanes, position, [kept[lane.key][1] for lane in lanes if position])
       return
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-      if not cohorts.out_of_memory(error):
+      if not calibration.out_of_memory(error):
         raise
     self._make_room(lanes)  # not in the handler, which holds what filled the memory
 
@@ -209,11 +234,11 @@ class Trainer:
   def _train(self, lanes: Sequence[TrainStage], position: int, kept: Sequence[Any]) -> None:
     """Trains lanes of one program that have come equally far, from what was kept of each."""
     stage = lanes[0]
-    model = self._model_of(self._store.facts(root_of(stage)))
+    model = model_after(stage.parent, self._model_of(self._store.facts(root_of(stage))))
     distinct = {lane.parent.key: lane.parent for lane in lanes}
     parents = hosts.together(lambda: {key: self._store.load(one)[0]["params"] for key, one in distinct.items()})
     params = [parents[lane.parent.key] for lane in lanes]
-    lane = cohorts.lane_arrays([stage.lane for stage in lanes])
+    lane = lane_arrays([stage.lane for stage in lanes])
     program, rates = self._program(model, stage, params, lane, position)
     run = CohortRun(program, [lane.key for lane in lanes], lane)
     run.begin(params, position, kept)
@@ -227,7 +252,7 @@ class Trainer:
 
   def _advance_to_end(self, run: CohortRun, lanes: Sequence[TrainStage]) -> None:
     kinds = "+".join(dict.fromkeys(lane.kind for lane in lanes))
-    steps = lanes[0].settings.steps
+    steps = steps_of(lanes[0])
     saved = time.monotonic()
     for done in run.parts():
       self._done += done * len(lanes)
@@ -240,7 +265,7 @@ class Trainer:
       if told and run.position < steps:
         raise Interrupted(f"stopped at step {run.position} of {steps}")
 
-  def _program(self, model, stage: TrainStage, params, lane, position: int) -> tuple[cohorts.Cohort, dict]:
+  def _program(self, model, stage: TrainStage, params, lane, position: int) -> tuple[Cohort, dict]:
     """The compiled program for these lanes.
 
     Its layout is kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of a sweep, use the
@@ -253,13 +278,13 @@ class Trainer:
       kept = hosts.agree(lambda: self._store.recall(name))
       if kept is None or (kept["lanes"] < len(params) and not position):
         self._progress(self._done, self._total, "choosing a layout")
-        layout, rates = cohorts.calibrate(
-          lambda x: self._cohort(model, stage, x, identity), params, lane, stage.settings,
+        layout, rates = calibration.calibrate(
+          lambda x: self._cohort(model, stage, x, identity), params, lane, stage.optimizer,
           lane_steps=self._ahead[identity],
         )  # fmt: skip
         chosen = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
         kept = hosts.agree(lambda: self._settled(name, chosen))
-      layout, rates = cohorts.Layout(**kept["layout"]), kept["lane_steps_per_second"]
+      layout, rates = Layout(**kept["layout"]), kept["lane_steps_per_second"]
     return self._cohort(model, stage, layout, identity), rates
 
   def _settled(self, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
@@ -270,28 +295,11 @@ class Trainer:
       return chosen
     return other
 
-  def _cohort(self, model, stage: TrainStage, layout: cohorts.Layout, identity: str) -> cohorts.Cohort:
+  def _cohort(self, model, stage: TrainStage, layout: Layout, identity: str) -> Cohort:
     cached = (identity, layout)
     if cached not in self._programs:
-      task, settings = stage.program
-      self._programs[cached] = cohorts.Cohort(model, task, settings, layout)
+      self._programs[cached] = Cohort(model, stage.recipe, layout)
     return self._programs[cached]
-
-
-@functools.lru_cache(maxsize=10_000)
-def identity_of(stage: TrainStage) -> str:
-  """16 hexadecimal digits for all stages that one program can train."""
-  text = canonical_json(describe([*stage.program, root_of(stage).architecture]))
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def layout_name(identity: str) -> str:
-  """Under which the store remembers the layout of a program on the devices at hand."""
-  return f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
-
-
-def _steps(stage: Stage) -> int:
-  return stage.settings.steps if isinstance(stage, TrainStage) else 0
 
 
 def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:

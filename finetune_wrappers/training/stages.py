@@ -4,33 +4,45 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from finetune_wrappers.tasks.task import TARGETS, Task, check_probability
-from finetune_wrappers.training.optim import Recipe
-from finetune_wrappers.training.step import Lane
-from finetune_wrappers.types import InputError, canonical_json, require
+import numpy as np
+
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.rules import ABOVE_0, COUNT, NOT_NEGATIVE, SEED, Checked, one_of, optional, ruled, text
+from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.training import first_release
+from finetune_wrappers.training.evaluators import Evaluator
+from finetune_wrappers.training.methods import Method, Subset
+from finetune_wrappers.training.objectives import Objective
+from finetune_wrappers.training.optim import Optimizer
+from finetune_wrappers.training.swept import row_values, shared, swept, traced_values
+from finetune_wrappers.types import canonical_json, require
 
 # A stage's key covers what it is, not the code that made it. Raise this when a change of the code changes
 # results, so that old folders are left alone instead of being passed off as new ones.
 SCHEMA = 1
 
-KINDS = ("pretrain", "finetune", "reft", "scratch", "scratch_ft")
-
 
 def describe(value: Any) -> Any:
-  """A stage, task or settings object as JSON values; the text that keys are hashed from."""
+  """A stage or what it is made of as JSON values; the text that keys are hashed from.
+
+  A dataclass is told by its class and fields, or by its own method `told`, which returns a dict.
+  """
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
-    told = [field.name for field in dataclasses.fields(value) if _told(field, value)]
-    return {"class": type(value).__name__, **{name: describe(getattr(value, name)) for name in told}}
+    return describe(getattr(type(value), "told", _fields_of)(value))
+  if isinstance(value, dict):
+    return {name: describe(item) for name, item in value.items()}
   if isinstance(value, (tuple, list)):
     return [describe(item) for item in value]
   return value
 
 
-def _told(field: dataclasses.Field, value: Any) -> bool:
-  """Whether a field is in the text: one that came later is not while it says what held before it came."""
-  return not (field.metadata.get("came_later") and getattr(value, field.name) == field.default)
+def _fields_of(value: Any) -> dict[str, Any]:
+  """Its class and fields. Fields added later are left out while they have their default, so older keys stay valid."""
+  fields = {field.name: (getattr(value, field.name), field) for field in dataclasses.fields(value)}
+  told = {n: v for n, (v, field) in fields.items() if not (field.metadata.get("came_later") and v == field.default)}
+  return {"class": type(value).__name__, **told}
 
 
 class _Keyed:
@@ -41,26 +53,22 @@ class _Keyed:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@dataclasses.dataclass(frozen=True)
-class CompileStage(_Keyed):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompileStage(_Keyed, Checked):
   """A capability compiled by Tracr.
 
   Attributes:
     task: says vocabulary, length and both operands.
     operand: which of them is compiled: `pt`, or `ft` for the control of reFT.
-    reading: `literal` or `constant_true`.
+    reading: of the paper's listing, as the task knows it.
     mlp_exactness: Tracr's large number; 0 chooses it from the length.
   """
 
   task: Task
-  operand: str
-  reading: str
-  mlp_exactness: int
+  operand: str = ruled(one_of("pt", "ft"))
+  reading: str = ruled(text("the name of a reading", r"\w+"), "literal")
+  mlp_exactness: int = ruled(COUNT, 0)
   kind = "compile"
-
-  def __post_init__(self):
-    if self.operand not in ("pt", "ft"):
-      raise InputError(f"operand: {self.operand!r} is not one of pt, ft")
 
   @property
   def architecture(self) -> tuple:
@@ -73,8 +81,8 @@ class CompileStage(_Keyed):
     return f"compiling {self.task.name}"
 
 
-@dataclasses.dataclass(frozen=True)
-class InitStage(_Keyed):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InitStage(_Keyed, Checked):
   """A network as it is before any training.
 
   Attributes:
@@ -83,11 +91,8 @@ class InitStage(_Keyed):
   """
 
   model: Any
-  seed: int
+  seed: int = ruled(SEED)
   kind = "init"
-
-  def __post_init__(self):
-    require(self.seed >= 0, "seed", self.seed, "0 or more")
 
   @property
   def architecture(self) -> tuple:
@@ -103,92 +108,105 @@ class InitStage(_Keyed):
 RootStage = CompileStage | InitStage
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainStage(_Keyed):
+class Recipe(NamedTuple):
+  """What lanes must have in common to train as one program; with it goes the model's shape.
+
+  Attributes:
+    task: where strings come from.
+    objective: its traced values are the lanes' own, and so are the method's.
+    method: which parameters train.
+    optimizer: how they train.
+    evaluator: what is measured on the way.
+    noisy: whether lanes begin with noise on their weights.
+  """
+
+  task: Task
+  objective: Objective
+  method: Method
+  optimizer: Optimizer
+  evaluator: Evaluator
+  noisy: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainStage(_Keyed, Checked):
   """One run of training.
 
   Attributes:
     kind: finetune, reft, scratch_ft, ...: what the rows call it.
     parent: the stage whose weights it starts from.
     task: where its strings come from.
-    target: the answer it trains: `pt`, `ft`, or `random` (randFT: a wrong answer where O_PT is asked
-      for; which one is the task's).
-    settings: what all lanes of a program share.
+    objective: what is trained.
+    method: which parameters train, and how.
+    optimizer: how long and by which steps.
+    evaluator: what is measured on the way.
     learning_rate: the maximum of the schedule.
-    c_tr: C_Tr of its strings.
+    noise_std: standard deviation of Gaussian noise on the parent's weights, before the first step; None leaves the
+      sampler of noise out of the program.
     seed: of noise and data.
   """
 
-  kind: str
+  kind: str = ruled(text("a name in small letters, not compile or init", r"(?!(?:compile|init)$)[a-z][a-z0-9_]*"))
   parent: "RootStage | TrainStage"
   task: Task
-  target: str
-  settings: Recipe
-  learning_rate: float
-  c_tr: float
-  seed: int
+  objective: Objective
+  method: Method = Subset()
+  optimizer: Optimizer
+  evaluator: Evaluator
+  learning_rate: float = swept(ABOVE_0)
+  noise_std: float | None = swept(optional(NOT_NEGATIVE), None, row=False)
+  seed: int = ruled(SEED)
+
+  def told(self) -> dict[str, Any]:
+    """What `describe` says of it."""
+    return first_release.fields_of(self) or _fields_of(self)
 
   def __post_init__(self):
-    if self.kind not in KINDS:
-      raise InputError(f"kind: {self.kind!r} is not one of {', '.join(KINDS)}")
-    if self.target not in TARGETS:
-      raise InputError(f"target: {self.target!r} is not one of {', '.join(TARGETS)}")
-    check_probability("c_tr", self.c_tr)
-    if not 0 < self.learning_rate < float("inf"):
-      raise InputError(f"learning_rate: {self.learning_rate} is not allowed; use a number above 0")
-    if self.seed < 0:
-      raise InputError(f"seed: {self.seed} is not allowed; use 0 or more")
+    super().__post_init__()
+    names = [name for part in self._parts for name in {**traced_values(part), **row_values(part)}]
+    twice = {name for name in names if names.count(name) > 1}
+    require(not twice, "objective, method", sorted(twice), "values of different names, as rows have them side by side")
+
+  @property
+  def _parts(self) -> tuple[Any, ...]:
+    """What has swept values."""
+    return (self, self.objective, self.method, self.optimizer, self.evaluator)
 
   @property
   def label(self) -> str:
     """What a message calls it."""
-    return f"{self.kind} {self.task.name} learning_rate={self.learning_rate} c_tr={self.c_tr} seed={self.seed}"
+    values = " ".join(f"{name}={value}" for name, value in self.swept().items())
+    return f"{self.kind} {self.task.name} {values} seed={self.seed}"
+
+  def swept(self, *, defaults: bool = True) -> dict[str, Any]:
+    """Every value that rows have of it, by name; without `defaults` only those that are not the default."""
+    return {name: value for part in self._parts for name, value in row_values(part, defaults=defaults).items()}
 
   @property
-  def program(self) -> tuple:
-    """(task, settings): what lanes must have in common to run as one program; with it goes the model's shape.
+  def recipe(self) -> Recipe:
+    """What it shares with the other lanes of its program.
 
-    Target and noise are values of a lane, so that fine-tuning, reFT and its control compile once.
+    Fine-tuning, reFT and its control differ in traced values, so that they compile once.
     """
-    return (self.task, self.settings.shared())
+    return Recipe(
+      self.task,
+      shared(self.objective),
+      shared(self.method),
+      shared(self.optimizer),
+      shared(self.evaluator),
+      noisy=self.noise_std is not None,
+    )
 
   @property
-  def lane(self) -> Lane:
-    """What sets it apart from the other lanes of its program; `target` by name."""
-    return Lane(self.learning_rate, self.c_tr, self._stream, self.target, getattr(self.settings, "noise_std", 0.0))
+  def lane(self) -> dict[str, Any]:
+    """What sets it apart from them: traced values by name, and `stream`, 32 bits that seed its noise and data.
 
-  @property
-  def _stream(self) -> int:
-    """32 bits that seed a lane's noise and data: its seed and kind, but not its learning rate or C_Tr.
-
-    So the lanes of a sweep differ in what is swept and not in noise as well.
+    The stream hangs on seed and kind, but not on learning rate or C_Tr: the lanes of a sweep differ in what is swept
+    and not in noise as well.
     """
-    text = f"{self.kind} {self.target} {self.seed}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-@dataclasses.dataclass(frozen=True)
-class TextStage(TrainStage):
-  """One run of training on prompted text (PCFG).
-
-  Attributes:
-    prior: P_T(O) of its pretraining samples, by operand; the text has no others where nothing is mixed in.
-    mix: probability that a string is a pretraining sample (App. E.1).
-  """
-
-  prior: tuple[float, ...]
-  mix: float
-
-  def __post_init__(self):
-    super().__post_init__()
-    fine = all(0 <= share <= 1 for share in self.prior) and abs(sum(self.prior) - 1) < 1e-6
-    require(fine, "prior", self.prior, "shares from 0 to 1 that sum to 1, one for each operand")
-    check_probability("mix", self.mix)
-
-  @property
-  def lane(self) -> Lane:
-    """See TrainStage."""
-    return super().lane._replace(prior=self.prior, mix=self.mix)
+    bits = hashlib.sha256(f"{self.kind} {self.objective.stream} {self.seed}".encode()).digest()[:4]
+    values = {name: value for part in self._parts for name, value in traced_values(part).items()}
+    return {**values, "stream": np.uint32(int.from_bytes(bits, "big"))}
 
 
 Stage = RootStage | TrainStage
@@ -212,3 +230,12 @@ def ancestors(stage: Stage) -> list[Stage]:
 def with_ancestors(stages: Iterable[Stage]) -> dict[str, Stage]:
   """They and their chains by key, parents first, each once."""
   return {s.key: s for stage in stages for s in ancestors(stage)}
+
+
+def model_after(stage: Stage, model: Model) -> Model:
+  """The model of a stage's weights, from its root's: methods on the way may have changed it."""
+  return functools.reduce(lambda model, s: s.method.model(model), _trained(stage), model)
+
+
+def _trained(stage: Stage) -> list[TrainStage]:
+  return [s for s in ancestors(stage) if isinstance(s, TrainStage)]

@@ -1,77 +1,67 @@
-"""One lane's training: loss, update, evaluation. Pure functions of arrays, whatever runs beside them."""
+"""One lane's training: loss, update, divergence. Pure functions of arrays, whatever runs beside them."""
 
-import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
-from finetune_wrappers.tasks.task import TARGETS, Task
-from finetune_wrappers.training import losses, optim
-from finetune_wrappers.types import Batch, Params
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.training.optim import add_noise
+from finetune_wrappers.training.stages import Recipe
+from finetune_wrappers.training.swept import with_values
+from finetune_wrappers.types import Params
 
-# Test sets are the same for every lane, stage and figure.
-TEST_SEED = 20231121
-
-METRICS = tuple((metric, c_te) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft"))
-
-
-class Lane(NamedTuple):
-  """What differs between the lanes of a program, each [R].
-
-  Attributes:
-    learning_rate: maximum of the schedule.
-    c_tr: C_Tr.
-    stream: 32-bit number that seeds noise and data.
-    target: which answer trains, a place in TARGETS.
-    noise_std: standard deviation of the Gaussian noise on compiled weights.
-    prior: P_T(O), the sampling prior of the operands in pretraining samples, [R, operands].
-    mix: probability that a training string is a pretraining sample (App. E.1).
-  """
-
-  learning_rate: Any
-  c_tr: Any
-  stream: Any
-  target: Any
-  noise_std: Any
-  prior: Any = (0.0, 0.0, 0.0)
-  mix: Any = 0.0
+Lane = Mapping[str, Any]  # traced values by name, each [R], or of one lane []; with `stream` (`TrainStage.lane`)
 
 
 class LaneState(NamedTuple):
   """What training carries from step to step.
 
   Attributes:
-    params: float32 pytree.
-    optimizer: of `optim.direction`.
+    trained: float32 pytree, what the method trains.
+    optimizer: of `Optimizer.direction`.
     loss: sum of the training losses since the last evaluation.
     diverged_step: the first step whose loss, or else the step after which a weight, was not finite; or -1.
+    frozen: what the method leaves as it is.
+    logs: sums, like the loss, of what the objective logs.
   """
 
-  params: Params
+  trained: Any
   optimizer: Any
   loss: Any
   diverged_step: Any
+  frozen: Any
+  logs: dict[str, Any]
 
 
-def init_state(settings: optim.Recipe, params: Params, lane: Lane) -> LaneState:
-  """A lane before its first step: the parent's weights, with noise if they may be compiled ones."""
-  if isinstance(settings, optim.TrainSettings):
-    params = optim.add_noise(jax.random.fold_in(jax.random.key(lane.stream), 0), params, lane.noise_std)
+def with_lane(recipe: Recipe, lane: Lane) -> Recipe:
+  """The recipe with one lane's values in it."""
+  return recipe._replace(objective=with_values(recipe.objective, lane), method=with_values(recipe.method, lane))
+
+
+def init_state(recipe: Recipe, params: Params, lane: Lane) -> LaneState:
+  """A lane before its first step: the parent's weights, with noise if the recipe has any."""
+  key = jax.random.fold_in(jax.random.key(lane["stream"]), 0)
+  if recipe.noisy:
+    params = add_noise(key, params, lane["noise_std"])
+  recipe = with_lane(recipe, lane)
+  trained, frozen = recipe.method.split(params, jax.random.fold_in(key, 1))
   zero, never = jnp.zeros((), jnp.float32), jnp.full((), -1, jnp.int32)
-  return LaneState(params, optim.direction(settings).init(params), zero, never)
+  logs = {name: zero for name in recipe.objective.logs}
+  return LaneState(trained, recipe.optimizer.direction().init(trained), zero, never, frozen, logs)
 
 
-def train(model, task: Task, settings: optim.Recipe, lane: Lane, state, start, stop, shard=None):
+def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, start, stop, shard=None) -> LaneState:
   """Steps start..stop-1 of one lane.
 
   A loop with traced bounds rather than a scan of fixed length, so that one compiled program serves every
   distance between evaluations.
 
   Args:
-    model: Flax module with `answer_logits`.
-    task: where strings come from.
-    settings: shared by all lanes.
+    model: of the lane.
+    recipe: shared by all lanes.
     lane: what is this lane's own.
     state: before step `start`.
     start: first step.
@@ -79,58 +69,70 @@ def train(model, task: Task, settings: optim.Recipe, lane: Lane, state, start, s
     shard: None, or (name of a pmap's axis, its size): each of its devices draws the whole batch, which costs little,
       and takes its part of it.
   """
-  shape, optimizer = optim.schedule(settings), optim.direction(settings)
-  key = jax.random.key(lane.stream)
+  recipe = with_lane(recipe, lane)
+  optimizer, model = recipe.optimizer, recipe.method.model(model)
+  shape, rule = optimizer.schedule(), optimizer.direction()
+  stream = jax.random.key(lane["stream"])
 
   def step(i, state: LaneState) -> LaneState:
-    tokens, labels = losses.training_data(task, settings, jax.random.fold_in(key, i + 1), lane)
+    key = jax.random.fold_in(stream, i + 1)
+    batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
     if shard:
-      tokens, labels = _part(tokens, *shard), _part(labels, *shard)
-    loss, grads = losses.loss_and_grads(model, task, settings, state.params, tokens, labels)
+      axis, devices = shard
+      batch = jax.tree.map(lambda rows: _part(rows, axis, devices), batch)
+    found = loss_and_grads(model, recipe, state.trained, state.frozen, batch, key)
     if shard:
-      loss, grads = jax.lax.pmean((loss, grads), shard[0])
-    if isinstance(settings, optim.TrainSettings):
-      grads = optim.trained_only(grads, settings.trained)
-    direction, carried = optimizer.update(grads, state.optimizer, state.params)
-    rate = lane.learning_rate * shape(i)
-    params = jax.tree.map(lambda p, d: p - rate * d, state.params, direction)
+      found = jax.lax.pmean(found, shard[0])
+    (loss, logs), grads = found
+    direction, carried = rule.update(grads, state.optimizer, state.trained)
+    rate = lane["learning_rate"] * shape(i)
+    trained = jax.tree.map(lambda p, d: p - rate * d, state.trained, direction)
     first_bad = jnp.where(jnp.isfinite(loss), -1, i)
-    diverged_step = jnp.where(state.diverged_step < 0, first_bad, state.diverged_step)
-    return LaneState(params, carried, state.loss + loss, diverged_step.astype(jnp.int32))
+    diverged_step = jnp.where(state.diverged_step < 0, first_bad, state.diverged_step).astype(jnp.int32)
+    sums = jax.tree.map(jnp.add, state.logs, logs)
+    return LaneState(trained, carried, state.loss + loss, diverged_step, state.frozen, sums)
 
   state = jax.lax.fori_loop(start, stop, step, state)
-  whole = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)]))
+  whole = jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.trained)]))
   diverged_step = jnp.where((state.diverged_step < 0) & ~whole, stop, state.diverged_step)
   return state._replace(diverged_step=diverged_step)
+
+
+def loss_and_grads(model: Model, recipe: Recipe, trained: Any, frozen: Any, batch: Any, key: Any):
+  """((loss, logs), gradient like `trained`), computed in `microbatches` parts of the batch."""
+
+  def loss_fn(trained, batch, key):
+    loss, logs = recipe.objective.loss(model, recipe.method.join(trained, frozen), recipe.task, batch, key)
+    chex.assert_shape([loss, *logs.values()], ())
+    return loss, logs
+
+  value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+  parts = recipe.optimizer.microbatches
+  if parts == 1:
+    return value_and_grad(trained, batch, key)
+
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, value_and_grad(trained, *part)), None
+
+  split = jax.tree.map(lambda rows: rows.reshape(parts, -1, *rows.shape[1:]), batch)
+  zero = (
+    (jnp.zeros(()), {name: jnp.zeros(()) for name in recipe.objective.logs}),
+    jax.tree.map(jnp.zeros_like, trained),
+  )
+  total, _ = jax.lax.scan(add, zero, (split, jax.random.split(key, parts)))
+  return jax.tree.map(lambda x: x / parts, total)
+
+
+def evaluate(model: Model, recipe: Recipe, lane: Lane, state: LaneState, tests: Any) -> Any:
+  """The evaluator's metrics, float32 [M]."""
+  method = with_lane(recipe, lane).method
+  params = method.join(state.trained, state.frozen)
+  metrics = recipe.evaluator.measure(method.model(model), params, recipe.task, tests)
+  chex.assert_shape(metrics, (len(recipe.evaluator.metrics),))
+  return metrics
 
 
 def _part(batch, axis: str, devices: int):
   """This device's rows, [B, ...] to [B / devices, ...]."""
   size = len(batch) // devices
   return jax.lax.dynamic_slice_in_dim(batch, jax.lax.axis_index(axis) * size, size)
-
-
-@functools.partial(jax.jit, static_argnames=("task", "size"))
-def test_sets(task: Task, size: int) -> dict[int, Batch]:
-  """The fixed test sets at C_Te = 0 and 1, each `size` strings."""
-  key = jax.random.key(TEST_SEED)
-  return {c_te: task.sample_test(jax.random.fold_in(key, c_te), size, c_te) for c_te in (0, 1)}
-
-
-def evaluate(model, task: Task, tests: dict[int, Batch], params: Params):
-  """Accuracies in the order of METRICS, float32 [4]; each operand is asked for by its own prompt, if there are any."""
-
-  def predicted(tokens):
-    return losses.answer_logits(model, params, tokens, task.answer_position).argmax(axis=-1)
-
-  accuracies = {}
-  for c_te, batch in tests.items():
-    if task.prompted:
-      questions = [task.question(batch, TARGETS.index(operand)) for operand in ("pt", "ft")]
-      answers = predicted(jnp.concatenate([tokens for tokens, _ in questions]))
-      answers_pt, answers_ft = jnp.split(answers, 2)
-    else:
-      answers_pt = answers_ft = predicted(batch.tokens)
-    accuracies["acc_pt", c_te] = (answers_pt == batch.labels_pt).mean()
-    accuracies["acc_ft", c_te] = (answers_ft == batch.labels_ft).mean()
-  return jnp.stack([accuracies[metric] for metric in METRICS])

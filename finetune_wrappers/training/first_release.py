@@ -1,0 +1,67 @@
+"""How the first release wrote stages down, whose keys are hashes of that text.
+
+It knew two kinds of training and kept what is an objective, a method and an evaluator today among the optimizer's
+settings. A stage that it could say is still said this way, so that old workdirs are read. The list is closed: what came
+later is said by its own fields.
+"""
+
+import dataclasses
+from typing import Any
+
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.methods import TRAINED, Subset
+from finetune_wrappers.training.objectives import Answers, MixedAnswers, Text
+from finetune_wrappers.training.optim import SGD, AdamW
+
+
+def fields_of(stage: Any) -> dict[str, Any] | None:
+  """Class and fields of a TrainStage in the first release's words; None for what it could not say."""
+  parts = (stage.objective, stage.optimizer, stage.method, stage.evaluator)
+  say = _SAID.get(tuple(map(type, parts)))
+  return say(stage) if say else None
+
+
+def _answers(stage: Any) -> dict[str, Any] | None:
+  objective = stage.objective
+  if stage.noise_std is None or stage.method.trained not in TRAINED:
+    return None
+  own = {"loss_positions": objective.positions, "logit_scale": objective.logit_scale}
+  own |= {"trained": stage.method.trained, "noise_std": stage.noise_std}
+  return _said(stage, "TrainStage", "TrainSettings", own, {"target": objective.target, "c_tr": objective.c_tr})
+
+
+def _mixed_answers(stage: Any) -> dict[str, Any] | None:
+  objective = stage.objective
+  if (objective.positions, objective.logit_scale) != ("answer", 1.0) or not _plain(stage):
+    return None
+  own = {"loss_positions": "answer", "answer_weight": 0.0, "mixed": objective.mixed}
+  lane = {"target": objective.target, "c_tr": objective.c_tr, "prior": objective.prior, "mix": objective.mix}
+  return _said(stage, "TextStage", "AdamWSettings", own, lane)
+
+
+def _text(stage: Any) -> dict[str, Any] | None:
+  if not _plain(stage):
+    return None
+  own = {"loss_positions": "text", "answer_weight": stage.objective.answer_weight, "mixed": False}
+  lane = {"target": "pt", "c_tr": 0.0, "prior": stage.objective.prior, "mix": 0.0}
+  return _said(stage, "TextStage", "AdamWSettings", own, lane)
+
+
+def _plain(stage: Any) -> bool:
+  return stage.method == Subset() and stage.noise_std is None
+
+
+def _said(stage: Any, kind: str, settings_kind: str, settings: dict[str, Any], lane: dict[str, Any]) -> dict[str, Any]:
+  optimizer = {field.name: getattr(stage.optimizer, field.name) for field in dataclasses.fields(stage.optimizer)}
+  if not optimizer.get("dampening", True):
+    del optimizer["dampening"]
+  settings = {"class": settings_kind, "eval_size": stage.evaluator.eval_size, **optimizer, **settings}
+  common = {name: getattr(stage, name) for name in ("kind", "parent", "task", "learning_rate", "seed")}
+  return {"class": kind, **common, **lane, "settings": settings}
+
+
+_SAID = {
+  (Answers, SGD, Subset, Accuracies): _answers,
+  (MixedAnswers, AdamW, Subset, Accuracies): _mixed_answers,
+  (Text, AdamW, Subset, Accuracies): _text,
+}

@@ -1,0 +1,151 @@
+"""What is trained: the strings of a step, and the loss on them."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.rules import ABOVE_0, FLAG, NOT_NEGATIVE, SHARE, Checked, Many, one_of, ruled
+from finetune_wrappers.tasks.task import TARGETS
+from finetune_wrappers.training.swept import swept
+from finetune_wrappers.types import Params, require
+
+POSITIONS = ("answer", "letters")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Objective(Checked):
+  """Draws the strings of a step and says the loss on them. Frozen and hashable; traced fields may be tracers.
+
+  Attributes:
+    logs: names of what `loss` logs beside itself; means of them become curves and rows.
+  """
+
+  logs: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  def stream(self) -> str:
+    """What of it the seed of noise and data depends on, beside the stage's kind and seed."""
+    return ""
+
+  def draw(self, task: Any, key: Any, batch_size: int) -> Any:
+    """A batch: a pytree of arrays [B, ...]; jittable."""
+    raise NotImplementedError
+
+  def loss(self, model: Model, params: Params, task: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    """(mean loss over a batch or a part of it, {name: scalar} of `logs`); differentiable in params."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Answers(Objective):
+  """The answer of one operand on strings with the spurious correlation at C_Tr.
+
+  Attributes:
+    target: whose answer trains: `pt`, `ft`, or `random` (randFT, App. E.4: a wrong one where O_PT is asked; which
+      one is the task's).
+    c_tr: C_Tr, the probability that a string carries the correlation.
+    positions: `answer`, where the answer is read, or `letters`, every letter's position.
+    logit_scale: factor on the logits inside the loss.
+  """
+
+  target: str = swept(one_of(*TARGETS), "pt", number=lambda name: np.int32(TARGETS.index(name)))
+  c_tr: float = swept(SHARE)
+  positions: str = ruled(one_of(*POSITIONS), "answer")
+  logit_scale: float = ruled(ABOVE_0, 1.0)
+
+  @property
+  def stream(self) -> str:
+    """See Objective: not C_Tr, so that the lanes of a sweep do not differ in noise as well."""
+    return self.target
+
+  def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
+    """(tokens [B, T], labels [B])."""
+    return task.question(task.sample(key, batch_size, self.c_tr), self.target)
+
+  def loss(self, model: Model, params: Params, task: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    """See Objective."""
+    del key
+    tokens, labels = batch
+    if self.positions == "answer":
+      logits = model.answer(params, tokens, task.answer_position)
+    else:
+      logits = model.forward(params, tokens).logits[:, 1 : 1 + task.num_letters]
+      labels = jnp.broadcast_to(labels[:, None], logits.shape[:2])
+    return task.output.losses(self.logit_scale * logits, labels).mean(), {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MixedAnswers(Answers):
+  """Answers, with pretraining samples mixed in (App. E.1): of those too only the answer trains.
+
+  Attributes:
+    prior: P_T(O) of the pretraining samples, by operand.
+    mix: probability that a string is replaced by a pretraining sample.
+    mixed: whether any lane mixes; compiles the sampler of pretraining text in.
+  """
+
+  prior: tuple[float, ...] = swept(Many(SHARE, once=False), row=False)
+  mix: float = swept(SHARE, 0.0)
+  mixed: bool = ruled(FLAG, False)
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_prior(self.prior)
+    require(self.mixed or not self.mix, "mix", self.mix, "0 where mixed is False")
+
+  def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
+    """(tokens [B, T], labels [B]); a pretraining sample is a row like any other: its prompt and its answer."""
+    tokens, labels = super().draw(task, key, batch_size)
+    if not self.mixed:
+      return tokens, labels
+    key_row, key_sample = jax.random.split(jax.random.fold_in(key, 1))
+    replaced_B = jax.random.uniform(key_row, (batch_size,)) < self.mix
+    other_tokens, other_labels = task.sample_pretraining(key_sample, batch_size, self.prior)
+    tokens = jnp.where(replaced_B[:, None], other_tokens, tokens)
+    return tokens, jnp.where(replaced_B, other_labels, labels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text(Objective):
+  """Every next token of pretraining samples: prompt, answer and end.
+
+  Attributes:
+    prior: P_T(O), by operand.
+    answer_weight: how often the answer's own loss is added to the mean over all tokens.
+  """
+
+  prior: tuple[float, ...] = swept(Many(SHARE, once=False), row=False)
+  answer_weight: float = ruled(NOT_NEGATIVE, 0.0)
+
+  def __post_init__(self):
+    super().__post_init__()
+    check_prior(self.prior)
+
+  @property
+  def stream(self) -> str:
+    """See Objective; pretraining has always been seeded like training for O_PT."""
+    return "pt"
+
+  def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
+    """(prompts [B, T], answers [B])."""
+    return task.sample_pretraining(key, batch_size, self.prior)
+
+  def loss(self, model: Model, params: Params, task: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+    """See Objective."""
+    del key
+    tokens, labels = batch
+    text_BxT = jnp.concatenate([tokens, labels[:, None]], axis=1)
+    next_BxT = jnp.concatenate([text_BxT[:, 1:], jnp.full_like(labels, task.end)[:, None]], axis=1)
+    losses = optax.softmax_cross_entropy_with_integer_labels(model.text(params, text_BxT), next_BxT)
+    return losses.mean() + self.answer_weight * losses[:, task.answer_position].mean(), {}
+
+
+def check_prior(prior: tuple[float, ...]) -> None:
+  """Raises InputError unless the shares sum to 1."""
+  fine = abs(sum(prior) - 1) < 1e-6
+  require(fine, "prior", prior, "shares from 0 to 1 that sum to 1, one for each operand")

@@ -1,0 +1,78 @@
+"""In which order stages are trained, and which of them together."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from finetune_wrappers.training.stages import Stage, TrainStage, ancestors, describe, root_of
+from finetune_wrappers.types import canonical_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+  """What is made together: one root stage, or the lanes of one program that have come equally far.
+
+  Attributes:
+    stages: one root, or R TrainStages.
+    position: steps they have done.
+  """
+
+  stages: tuple[Stage, ...]
+  position: int = 0
+
+  @property
+  def lanes(self) -> tuple[TrainStage, ...]:
+    """The stages, if they are lanes."""
+    return tuple(stage for stage in self.stages if isinstance(stage, TrainStage))
+
+  @property
+  def lane_steps(self) -> int:
+    """Steps left, of all lanes."""
+    return sum(steps_of(stage) - self.position for stage in self.lanes)
+
+
+def next_group(left: Sequence[Stage], wanted: Mapping[str, Stage]) -> list[Stage]:
+  """What can be made next: a root, or every lane of one program whose parent is finished; none if nothing can.
+
+  Args:
+    left: stages that are neither finished nor given up, parents first.
+    wanted: all that are not finished, by key.
+  """
+  ready = [s for s in left if not isinstance(s, TrainStage) or s.parent.key not in wanted]
+  for stage in ready:
+    if not isinstance(stage, TrainStage):
+      return [stage]
+  programs = {stage.key: identity_of(stage) for stage in ready if isinstance(stage, TrainStage)}
+  return [stage for stage in ready if programs[stage.key] == programs[ready[0].key]]
+
+
+def works_of(group: Sequence[Stage], far: Mapping[str, int], size: int) -> list[Work]:
+  """A group as runs of a program: at most `size` lanes that have come equally far each, the farthest first."""
+  ordered = sorted(group, key=lambda stage: -far.get(stage.key, 0))
+  found = []
+  for position, some in itertools.groupby(ordered, lambda stage: far.get(stage.key, 0)):
+    equal = tuple(some)
+    found += [Work(equal[i : i + size], position) for i in range(0, len(equal), size)]
+  return found
+
+
+@functools.lru_cache(maxsize=10_000)
+def identity_of(stage: TrainStage) -> str:
+  """16 hexadecimal digits for all stages that one program can train."""
+  changed = [s.method for s in ancestors(stage.parent) if isinstance(s, TrainStage) and s.method.reshapes]
+  text = canonical_json(describe([*stage.recipe, root_of(stage).architecture, changed]))
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def layout_name(identity: str) -> str:
+  """Under which the store remembers the layout of a program on the devices at hand."""
+  return f"layout-{identity}-{jax.device_count()}x{jax.default_backend()}"
+
+
+def steps_of(stage: Stage) -> int:
+  """Steps of a stage; a root has none."""
+  return stage.optimizer.steps if isinstance(stage, TrainStage) else 0
