@@ -38,8 +38,8 @@ from finetune_wrappers.rules import (
 )
 from finetune_wrappers.tasks import pcfg_tasks, tracr_tasks
 from finetune_wrappers.tasks.task import TARGETS
-from finetune_wrappers.training.cohort import INNER
-from finetune_wrappers.training.optim import TRAINED
+from finetune_wrappers.training.lanes import INNER
+from finetune_wrappers.training.methods import TRAINED
 from finetune_wrappers.types import InputError, require
 
 _WORD = text("a name of letters, digits and _", r"\w{1,100}")

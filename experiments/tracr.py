@@ -9,7 +9,10 @@ from experiments import plan as planning
 from experiments import schema
 from finetune_wrappers.models import tracr_compile, tracr_stage
 from finetune_wrappers.tasks.tracr_tasks import make_task
-from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.methods import Subset
+from finetune_wrappers.training.objectives import Answers
+from finetune_wrappers.training.optim import SGD
 from finetune_wrappers.training.stages import CompileStage, RootStage, Stage, TrainStage
 from finetune_wrappers.types import require
 
@@ -40,7 +43,13 @@ class TracrPlan:
 
   def compiled(self, operand: str = "pt") -> CompileStage:
     """The capability compiled for one operand."""
-    return CompileStage(self.task, operand, self.config.reading, self.config.mlp_exactness)
+    config = self.config
+    return CompileStage(task=self.task, operand=operand, reading=config.reading, mlp_exactness=config.mlp_exactness)
+
+  @property
+  def evaluator(self) -> Accuracies:
+    """See Plan."""
+    return Accuracies(self.config.training.eval_size)
 
   def bases(self) -> list[Stage]:
     """The compiled capability."""
@@ -79,7 +88,7 @@ class TracrPlan:
     if isinstance(stage, CompileStage):
       return {"operand": stage.operand}
     assert isinstance(stage, TrainStage)
-    return planning.finetuning_values(stage)
+    return planning.swept_values(stage)
 
   def labels(self, facts: dict) -> list[str]:
     """See Plan."""
@@ -97,14 +106,22 @@ class TracrPlan:
     return tracr_stage.restore(facts)
 
   def _stage(self, kind, parent, target, rate, c_tr, seed) -> TrainStage:
-    return TrainStage(kind, parent, self.task, target, self._settings(parent), float(rate), float(c_tr), int(seed))
-
-  def _settings(self, parent) -> TrainSettings:
     """Noise is added to compiled weights only, once."""
-    noise = self.own.noise_std if isinstance(parent, CompileStage) else 0.0
-    more = {"noise_std": noise, "microbatches": self.own.microbatches}
+    training = self.config.training
+    objective = {"positions": training.loss_positions, "logit_scale": training.logit_scale}
     with planning.within("training"):
-      return planning.settings_from(TrainSettings, self.config.training, **more)
+      return TrainStage(
+        kind=kind,
+        parent=parent,
+        task=self.task,
+        objective=Answers(target=target, c_tr=float(c_tr), **objective),
+        method=Subset(trained=training.trained),
+        optimizer=planning.fields_from(SGD, training, microbatches=self.own.microbatches),
+        evaluator=Accuracies(training.eval_size),
+        learning_rate=float(rate),
+        noise_std=self.own.noise_std if parent.kind == "compile" else 0.0,
+        seed=int(seed),
+      )
 
 
 def plans(config: ConfigDict) -> list[TracrPlan]:

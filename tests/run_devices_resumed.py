@@ -25,8 +25,8 @@ def main(workdir, devices, patience):
   import test_loop
 
   from finetune_wrappers.training import cohort_run
-  from finetune_wrappers.training.cohort import Layout
   from finetune_wrappers.training.failures import Interrupted
+  from finetune_wrappers.training.lanes import Layout
   from finetune_wrappers.training.store import Store
 
   cohort_run._PART_SECONDS = 0  # parts of one step

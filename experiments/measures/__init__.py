@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.plan import Plan
 from finetune_wrappers.reporting.rows import Row, make_row
+from finetune_wrappers.training.schedule import steps_of
 from finetune_wrappers.training.stages import Stage
 
 
@@ -34,8 +35,7 @@ def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: 
     kind: the row's `stage`; the stage's own kind by default.
     **fields: `step` (the last by default), and whatever else was swept.
   """
-  last = getattr(getattr(stage, "settings", None), "steps", 0)
-  known = {"step": last, "seed": getattr(stage, "seed", 0), **plan.swept(stage), **fields}
+  known = {"step": steps_of(stage), "seed": stage.seed, **plan.swept(stage), **fields}
   return make_row(
     experiment=plan.config.name,
     setting=plan.setting,

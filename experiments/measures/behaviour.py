@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from experiments.measures import Measured, row_of
-from experiments.models import Models, Trained, lanes_of
-from finetune_wrappers.training import step
+from experiments.models import Models, Trained
+from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage, TrainStage
 
 
@@ -45,21 +45,22 @@ def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
   diverged = 0 <= trained.diverged_step <= at
   rows = []
-  for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
-    rows.append(row_of(plan, trained.stage, metric, None if diverged else value, step=at, c_te=c_te))
-  loss = float(trained.losses[index])
-  if at > 0:
-    rows.append(row_of(plan, trained.stage, "loss", None if diverged or not math.isfinite(loss) else loss, step=at))
+  for metric, value in zip(trained.stage.evaluator.metrics, trained.metrics[index].tolist(), strict=True):
+    rows.append(row_of(plan, trained.stage, metric.name, None if diverged else value, step=at, **dict(metric.fields)))
+  for name, curve in {"loss": trained.losses, **trained.logs}.items() if at > 0 else ():
+    value = float(curve[index])
+    rows.append(row_of(plan, trained.stage, name, None if diverged or not math.isfinite(value) else value, step=at))
   return rows
 
 
 def _evaluation(plan, model) -> Callable[[Sequence[Any]], list[Any]]:
-  tests = step.test_sets(plan.task, plan.config.training.eval_size)
-  return lanes_of(lambda params: step.evaluate(model, plan.task, tests, params), 1)
+  evaluator, task = plan.evaluator, plan.task
+  tests = evaluator.test_sets(task)
+  return over_models(model, lambda params: evaluator.measure(model, params, task, tests), 1)
 
 
 def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:
   return [
-    row_of(plan, trained.stage, metric, None if trained.diverged else float(value), c_te=c_te)
-    for (metric, c_te), value in zip(step.METRICS, values, strict=True)
+    row_of(plan, trained.stage, metric.name, None if trained.diverged else float(value), **dict(metric.fields))
+    for metric, value in zip(plan.evaluator.metrics, values, strict=True)
   ]

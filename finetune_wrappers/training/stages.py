@@ -69,6 +69,7 @@ class CompileStage(_Keyed, Checked):
   reading: str = ruled(text("the name of a reading", r"\w+"), "literal")
   mlp_exactness: int = ruled(COUNT, 0)
   kind = "compile"
+  seed = 0
 
   @property
   def architecture(self) -> tuple:
