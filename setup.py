@@ -17,6 +17,7 @@ REQUIREMENTS = [
   "numpy>=2.2,<3",
   "optax>=0.2.8,<0.3",
   "orbax-checkpoint>=0.12.8,<0.13",  # its newer API still lives under `experimental` and moves between minors
+  "scipy>=1.17,<2",
   "tqdm>=4.66,<5",
   "tracr-pypi==1.0.*",  # 1.0.0 is upstream commit 9ce2b8c; our notes on its traps hold for that one
 ]
