@@ -1,4 +1,4 @@
-"""The paper's numbers, as rows to lay beside ours. Source and column names: third_party/paper_tables/README.md."""
+"""The paper's numbers as rows, to compare with ours. Source and column names: paper_tables/README.md."""
 
 import csv
 import os
@@ -8,7 +8,7 @@ from typing import Any
 
 from finetune_wrappers.types import InputError
 
-TABLES = pathlib.Path(__file__).resolve().parents[2] / "third_party" / "paper_tables"
+TABLES = pathlib.Path(__file__).parent / "paper_tables"  # package data, see setup.py
 
 _TASKS = ("counter", "max_identifier")
 # The tables' names to ours.
@@ -20,7 +20,7 @@ def table3(path: str | os.PathLike | None = None) -> list[dict[str, Any]]:
   """Table 3: Counter and Max-identifier after fine-tuning.
 
   Args:
-    path: of the CSV; None for the one in this repository.
+    path: of the CSV; None for the one that comes with the package.
 
   Returns:
     One dict for each number: `task`, `learning_rate`, `c_tr`, `c_te` (0.0 or 1.0), `metric` (acc_pt or acc_ft) and
@@ -51,7 +51,7 @@ def _rows_of(path: str | os.PathLike, of_line: Callable[[dict], list[dict]], nam
   try:
     lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
   except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f"{path}: cannot be read; run from a checkout of the repository, which holds it") from error
+    raise InputError(f"{path}: cannot be read; give the CSV of the paper's {name}") from error
   if not lines:
     raise InputError(f"{path}: empty; the paper's {name} is needed")
   rows = []
