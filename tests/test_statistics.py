@@ -1,6 +1,9 @@
 """Statistics against SciPy, textbook formulas written out here, and examples worked by hand."""
 
 import math
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from finetune_wrappers.statistics import (
   t_quantile,
 )
 
+ROOT = pathlib.Path(__file__).parents[1]
 LEVELS = (0.5, 0.9, 0.95, 0.99)
 
 
@@ -233,3 +237,9 @@ def test_interval_of_the_ratio_holds_the_truth_most_of_the_time():
     ratio = bootstrap_median_ratio(seen(*a), cut_b, resamples=100, seed=trial)
     hits += ratio.low <= 4 <= ratio.high
   assert hits >= 26
+
+
+def test_importing_the_statistics_does_not_load_scipys_which_take_a_second():
+  script = "import sys, finetune_wrappers.statistics; print([name for name in sys.modules if name == 'scipy.stats'])"
+  done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+  assert done.stdout == "[]\n"
