@@ -97,7 +97,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
     roots = Roots(store, planned.plans[0])
     trainer = runner.trainer_of(config, planned, store)
     works = trainer.plan(planned.stages, roots)
-    made = [work.stages[0] for work in works if not work.lanes]
+    made: list[Any] = [work.stages[0] for work in works if not work.lanes]
     for root in made:
       roots(root)
     lines = Meter(trainer, Store(scratch), roots, works).lines()
@@ -144,7 +144,7 @@ class Meter:
   """
 
   def __init__(self, trainer: Trainer, scratch: Store, roots: Roots, works: Sequence[Work]):
-    self._trainer, self._scratch, self._roots = trainer, scratch, roots
+    self._programs, self._scratch, self._roots = trainer.programs, scratch, roots
     self._works = [work for work in works if work.lanes]
     self._speeds: dict[str, Speed] = {}
     self._compiled: set[tuple[str, int]] = set()
@@ -173,7 +173,7 @@ class Meter:
     shape = (identity, speed.layout.lanes_a_device(len(work.stages)))
     needed = 0 if shape in self._compiled else 1
     self._compiled.add(shape)
-    if first and self._trainer.layout_of(work.lanes[0], len(work.stages)) is None:
+    if first and self._programs.layout_of(work.lanes[0], len(work.stages)) is None:
       rate = speed.lanes / speed.step_seconds
       if calibration.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds):
         needed += len(calibration.candidate_layouts(len(work.stages), work.lanes[0].optimizer)) - 1
@@ -184,7 +184,7 @@ class Meter:
     model, params = self._roots(root_of(lanes[0]))
     model = model_after(lanes[0].parent, model)
     optimizer = lanes[0].optimizer
-    layout = self._trainer.layout_of(lanes[0], size) or calibration.candidate_layouts(size, optimizer)[0]
+    layout = self._programs.layout_of(lanes[0], size) or calibration.candidate_layouts(size, optimizer)[0]
     program = Cohort(model, lanes[0].recipe, layout)
     lane = lane_arrays([stage.lane for stage in lanes])
     timed = calibration.timed(program, [params] * size, lane, _SECONDS)

@@ -31,6 +31,7 @@ from finetune_wrappers.training import calibration, cohort_run, loop
 from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.programs import Programs
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
@@ -198,8 +199,8 @@ def test_what_killed_saves_left_goes_when_everything_is_trained(tmp_path):
 
 def test_of_two_choices_of_a_layout_the_first_for_as_many_lanes_stands(tmp_path):
   first, second = ({"layout": {"devices": 1, "inner": inner}, "lanes": 2} for inner in ("map", "vmap"))
-  runs = [trainer(Store(tmp_path)) for _ in range(2)]
+  runs = [Programs(Store(tmp_path), None, 0) for _ in range(2)]
   assert runs[0]._settled("layout", first) == first
   assert runs[1]._settled("layout", second) == first
   assert runs[1]._settled("layout", second | {"lanes": 3}) == second | {"lanes": 3}
-  assert runs[0]._store.recall("layout") == second | {"lanes": 3}
+  assert Store(tmp_path).recall("layout") == second | {"lanes": 3}
