@@ -21,12 +21,12 @@ class Trained:
 
   Attributes:
     stage: what it is.
-    model: Flax module.
+    model: a Flax module that is a Model.
     params: float32 pytree.
     compiled: the weights of the chain's root: as Tracr compiled them, without noise, or before any training.
     directions: a name for each residual direction, [D], of compiled models; else empty.
     labels: symbol of each label.
-    metrics: accuracies [E, 4] in the order of `step.METRICS`; empty for a root stage.
+    metrics: accuracies [E, 4] in the order of `Accuracies.metrics`; empty for a root stage.
     losses: mean training loss since the evaluation before, [E].
     steps: where they were evaluated, [E].
     diverged_step: first step whose loss was not finite, or -1.
@@ -86,7 +86,9 @@ class Models:
     )
 
 
-def lanes_of(function: Callable[[Params], Any], size: int) -> Callable[[Sequence[Params]], list[Any]]:
+def lanes_of(
+  function: Callable[[Params], Any], size: int, numerics: Callable[[], Any]
+) -> Callable[[Sequence[Params]], list[Any]]:
   """A measurement of one model as one compiled program for several at once.
 
   Models are lanes, as in training: spread over the devices by pmap, one after another on each.
@@ -94,6 +96,7 @@ def lanes_of(function: Callable[[Params], Any], size: int) -> Callable[[Sequence
   Args:
     function: from a pytree of parameters to a pytree of arrays.
     size: lanes of the program; fewer models are padded with the last, and the padding is dropped.
+    numerics: the models' own, see `Model.numerics`.
 
   Returns:
     A function from at most `size` parameter pytrees of one shape to one result each, in NumPy.
@@ -105,7 +108,7 @@ def lanes_of(function: Callable[[Params], Any], size: int) -> Callable[[Sequence
   def measure(params: Sequence[Params]) -> list[Any]:
     lanes = [*params, *[params[-1]] * (padded - len(params))]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(devices, -1, *leaves[0].shape), *lanes)
-    with jax.default_matmul_precision("highest"):
+    with numerics():
       found = jax.device_get(program(stacked))
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
     return [jax.tree.map(lambda x, lane=lane: x[lane], flat) for lane in range(len(params))]

@@ -55,6 +55,10 @@ class Plan(Protocol):
     """(arrays, facts) of a root stage."""
     ...
 
+  def outline(self) -> Any:
+    """A Flax module whose parameters have the paths of the plan's models, if not their sizes; costs nothing."""
+    ...
+
   def restore(self, facts: dict) -> Any:
     """The Flax module of a root stage."""
     ...

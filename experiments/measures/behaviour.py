@@ -4,11 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments.measures import Measured, row_of
+from experiments.measures import Measured, metric_rows, row_of
 from experiments.models import Models, Trained, lanes_of
-from finetune_wrappers.training import step
+from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import Stage, TrainStage
 
 
@@ -31,7 +29,8 @@ def measure(models: Models) -> Measured:
     trained = models.load(stage)
     if not isinstance(stage, TrainStage) or stage.kind == "pretrain":
       evaluate = evaluate or _evaluation(plan, trained.model)
-      out.rows += _rows_of(plan, trained, evaluate([trained.params])[0])
+      values = evaluate([trained.params])[0]
+      out.rows += metric_rows(plan, stage, Accuracies.metrics, values, diverged=trained.diverged)
       continue
     chosen = range(len(trained.steps))
     if stage.kind == "finetune" and not plan.config.finetune.curves:
@@ -44,9 +43,7 @@ def measure(models: Models) -> Measured:
 def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
   diverged = 0 <= trained.diverged_step <= at
-  rows = []
-  for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
-    rows.append(row_of(plan, trained.stage, metric, None if diverged else value, step=at, c_te=c_te))
+  rows = metric_rows(plan, trained.stage, Accuracies.metrics, trained.metrics[index], diverged=diverged, step=at)
   loss = float(trained.losses[index])
   if at > 0:
     rows.append(row_of(plan, trained.stage, "loss", None if diverged or not math.isfinite(loss) else loss, step=at))
@@ -54,12 +51,6 @@ def _rows_at(plan, trained: Trained, index: int) -> list:
 
 
 def _evaluation(plan, model) -> Callable[[Sequence[Any]], list[Any]]:
-  tests = step.test_sets(plan.task, plan.config.training.eval_size)
-  return lanes_of(lambda params: step.evaluate(model, plan.task, tests, params), 1)
-
-
-def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:
-  return [
-    row_of(plan, trained.stage, metric, None if trained.diverged else float(value), c_te=c_te)
-    for (metric, c_te), value in zip(step.METRICS, values, strict=True)
-  ]
+  evaluator, task = Accuracies(plan.config.training.eval_size), plan.task
+  tests = evaluator.test_sets(task)
+  return lanes_of(lambda params: evaluator.measure(model, params, task, tests), 1, model.numerics)

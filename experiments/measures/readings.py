@@ -5,10 +5,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import schema
-from experiments.measures import Measured, row_of
+from experiments.measures import Measured, metric_rows
 from experiments.models import Models
 from experiments.tracr import TracrPlan, check_exactness
-from finetune_wrappers.training import step
+from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
@@ -30,9 +30,8 @@ def measure(models: Models) -> Measured:
       for index in sorted({0, len(trained.steps) - 1}):
         at = int(trained.steps[index])
         diverged = 0 <= trained.diverged_step <= at
-        for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
-          fields = {"step": at, "c_te": c_te, "reading": name}
-          out.rows.append(row_of(models.plan, stage, metric, None if diverged else value, **fields))
+        fields = {"diverged": diverged, "step": at, "reading": name}
+        out.rows += metric_rows(models.plan, stage, Accuracies.metrics, trained.metrics[index], **fields)
   return out
 
 

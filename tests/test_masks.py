@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from finetune_wrappers.analysis import pruning
+from finetune_wrappers.analysis import masks
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.types import InputError
 
@@ -49,7 +49,7 @@ def neurons(tree):
 
 
 def places_of(scores, scope, unit):
-  return pruning.ranks(pruning.unit_scores(scores, scope, unit), unit)
+  return masks.ranks(masks.unit_scores(scores, scope, unit), unit)
 
 
 def shaped_params():
@@ -83,7 +83,7 @@ def scores(params):
 )
 def test_scores_of_weights_are_numpys(params, score, expected):
   grads = like(params, normal, seed=1)
-  found, expected = arrays(pruning.weight_scores(score, params, grads)), expected(flat(params), flat(grads))
+  found, expected = arrays(masks.weight_scores(score, params, grads)), expected(flat(params), flat(grads))
   assert list(found) == list(arrays(params))
   np.testing.assert_allclose(np.concatenate([leaf.ravel() for leaf in found.values()]), expected, rtol=1e-5)
 
@@ -100,7 +100,7 @@ def test_the_gradient_score_is_how_much_the_loss_falls_when_a_small_weight_is_ze
     return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
 
   with jax.default_matmul_precision("highest"):
-    promised = arrays(pruning.weight_scores("gradient", small, jax.grad(loss)(small)))["/".join(path)]
+    promised = arrays(masks.weight_scores("gradient", small, jax.grad(loss)(small)))["/".join(path)]
     kernel, falls = small["blocks_1"]["mlp"]["linear_2"]["kernel"], np.zeros_like(promised)
     for index in np.ndindex(kernel.shape):
       zeroed = jax.tree.map(np.array, small)
@@ -113,15 +113,15 @@ def test_the_gradient_score_is_how_much_the_loss_falls_when_a_small_weight_is_ze
 
 def test_unknown_score_unit_and_scope_are_refused_with_what_is_allowed(params):
   with pytest.raises(InputError, match="score: 'luck' is not one of gradient, gradient_abs, magnitude"):
-    pruning.weight_scores("luck", params, params)
+    masks.weight_scores("luck", params, params)
   with pytest.raises(InputError, match="unit: 'head' is not one of weight, neuron"):
-    pruning.unit_scores(params, pruning.scope_mask("all", params), "head")
+    masks.unit_scores(params, masks.scope_mask("all", params), "head")
   for scope in ("blocks_7", "block", "kernel", ""):
     with pytest.raises(InputError, match=rf"\Ascope: {scope!r} is not one of all, near_zero, matrices, ") as caught:
-      pruning.scope_mask(scope, params)
+      masks.scope_mask(scope, params)
     assert all(path in str(caught.value) for path in arrays(params)) and "\n" not in str(caught.value)
   with pytest.raises(InputError, match="near_zero is only possible for a compiled model"):
-    pruning.scope_mask("near_zero", params)
+    masks.scope_mask("near_zero", params)
 
 
 def test_scopes_hold_the_weights_that_they_name(params, compiled):
@@ -135,35 +135,35 @@ def test_scopes_hold_the_weights_that_they_name(params, compiled):
   }
   many = {**params, "blocks_10": params["blocks_1"]}  # begins as blocks_1 does
   for scope, belongs in inside.items():
-    for path, mask in arrays(pruning.scope_mask(scope, many)).items():
+    for path, mask in arrays(masks.scope_mask(scope, many)).items():
       assert mask.dtype == bool and mask.shape == arrays(many)[path].shape and (mask == belongs(path)).all(), path
-  near_zero = flat(pruning.scope_mask("near_zero", params, compiled))
+  near_zero = flat(masks.scope_mask("near_zero", params, compiled))
   np.testing.assert_array_equal(near_zero, np.isin(flat(compiled), np.float32([0.0, 0.4, -0.4])))
 
 
 @pytest.mark.parametrize("k", range(21))
 def test_exactly_k_weights_are_at_zero_and_ties_go_by_position(params, k):
   equal = jax.tree.map(np.ones_like, params)
-  mask = pruning.keep_mask(places_of(equal, pruning.scope_mask("all", params), "weight"), k)
+  mask = masks.keep_mask(places_of(equal, masks.scope_mask("all", params), "weight"), k)
   np.testing.assert_array_equal(flat(mask), np.arange(flat(params).size) >= k)
-  pruned = flat(pruning.apply_mask(params, mask))
+  pruned = flat(masks.apply_mask(params, mask))
   np.testing.assert_array_equal(pruned, np.where(np.arange(pruned.size) < k, 0.0, flat(params)))
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_the_k_highest_in_scope_are_cut_and_nothing_else_however_large_k(params, compiled, scores, scope):
-  scope = pruning.scope_mask(scope, params, compiled)
+  scope = masks.scope_mask(scope, params, compiled)
   places, values, allowed = places_of(scores, scope, "weight"), flat(scores), flat(scope)
   order = sorted(np.flatnonzero(allowed), key=lambda i: (-values[i], i))
   for k in (0, 1, 5, 20, len(order), len(order) + 1, values.size, values.size + 1, 10**9):
-    cut = np.flatnonzero(flat(pruning.keep_mask(places, k)) == 0)
+    cut = np.flatnonzero(flat(masks.keep_mask(places, k)) == 0)
     assert set(cut) == set(order[:k])
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_neurons_score_is_the_sum_over_its_weights_in_scope(params, compiled, scope):
-  values, scope = like(params, normal, seed=7), pruning.scope_mask(scope, params, compiled)
-  found, value, allowed = (arrays(tree) for tree in (pruning.unit_scores(values, scope, "neuron"), values, scope))
+  values, scope = like(params, normal, seed=7), masks.scope_mask(scope, params, compiled)
+  found, value, allowed = (arrays(tree) for tree in (masks.unit_scores(values, scope, "neuron"), values, scope))
   expected = {path: np.full(leaf.shape, -np.inf) for path, leaf in value.items()}
   for layer, unit in neurons(params):
     members = [(f"{layer}/kernel", (row, unit)) for row in range(value[f"{layer}/kernel"].shape[0])]
@@ -192,36 +192,36 @@ def test_exactly_k_neurons_are_at_zero_the_highest_first_and_embeddings_never(pa
   score, all_neurons = arrays(values), neurons(params)
   total = [score[f"{layer}/kernel"][:, unit].sum() + score[f"{layer}/bias"][unit] for layer, unit in all_neurons]
   order = [all_neurons[i] for i in sorted(range(len(total)), key=lambda i: (-total[i], i))]
-  places = places_of(values, pruning.scope_mask("all", params), "neuron")
+  places = places_of(values, masks.scope_mask("all", params), "neuron")
   for k in (*range(21), len(order), len(order) + 1, flat(params).size, 10**9):
-    assert set(cut_neurons(pruning.keep_mask(places, k), params)) == set(order[:k])
+    assert set(cut_neurons(masks.keep_mask(places, k), params)) == set(order[:k])
 
 
 def test_weights_of_a_neuron_that_are_out_of_scope_stay(params, compiled):
-  scope = pruning.scope_mask("near_zero", params, compiled)
+  scope = masks.scope_mask("near_zero", params, compiled)
   places = places_of(like(params, normal, seed=9), scope, "neuron")
-  everything = arrays(pruning.keep_mask(places, len(neurons(params))))
+  everything = arrays(masks.keep_mask(places, len(neurons(params))))
   for path, allowed in arrays(scope).items():
     np.testing.assert_array_equal(everything[path] == 0, allowed & (not path.endswith("embedding")), err_msg=path)
 
 
 @pytest.mark.parametrize("unit", ["weight", "neuron"])
 def test_a_traced_k_cuts_what_a_static_one_does(params, scores, unit):
-  places = places_of(scores, pruning.scope_mask("all", params), unit)
-  traced = jax.jit(pruning.keep_mask)
+  places = places_of(scores, masks.scope_mask("all", params), unit)
+  traced = jax.jit(masks.keep_mask)
   for k in (0, 1, 7, 20):
-    np.testing.assert_array_equal(flat(traced(places, jnp.int32(k))), flat(pruning.keep_mask(places, k)))
+    np.testing.assert_array_equal(flat(traced(places, jnp.int32(k))), flat(masks.keep_mask(places, k)))
 
 
 def test_a_curve_is_its_points_one_by_one(params, scores):
-  places = places_of(scores, pruning.scope_mask("all", params), "weight")
+  places = places_of(scores, masks.scope_mask("all", params), "weight")
 
   def measure(weights):
     return MODEL.apply({"params": weights}, TOKENS).logits[0, 2]
 
   order = sorted(range(flat(params).size), key=lambda i: (-flat(scores)[i], i))
   with jax.default_matmul_precision("highest"):
-    curve = pruning.curve(params, places, (0, 3, 40, 3), measure)
+    curve = masks.curve(params, places, (0, 3, 40, 3), measure)
     for k, value in zip((0, 3, 40, 3), curve, strict=True):
       weights = np.where(np.isin(np.arange(len(order)), order[:k]), 0.0, flat(params))
       leaves, structure = jax.tree.flatten(params)
@@ -236,7 +236,7 @@ def test_first_units_are_paths_and_indices_in_the_order_of_pruning(params):
   values["blocks_0"]["mlp"]["linear_2"]["bias"][3] = 12.0
   values["token_embed"]["embedding"][1, 5] = 9.0
   values["blocks_1"]["attn"]["value"]["kernel"][0, 1] = 11.0
-  places = places_of(values, pruning.scope_mask("all", params), "weight")
+  places = places_of(values, masks.scope_mask("all", params), "weight")
   expected = [
     ("blocks_0/mlp/linear_2/bias", (3,)),
     ("blocks_1/attn/value/kernel", (0, 1)),
@@ -245,16 +245,16 @@ def test_first_units_are_paths_and_indices_in_the_order_of_pruning(params):
     ("blocks_0/attn/key/bias", (0,)),
   ]
   for k in range(6):
-    assert pruning.first_units(places, k) == expected[:k]
-  narrow = places_of(values, pruning.scope_mask("token_embed/embedding", params), "weight")
-  assert pruning.first_units(narrow, 2) == [("token_embed/embedding", (1, 5)), ("token_embed/embedding", (0, 0))]
-  assert len(pruning.first_units(narrow, 10_000)) == params["token_embed"]["embedding"].size
+    assert masks.first_units(places, k) == expected[:k]
+  narrow = places_of(values, masks.scope_mask("token_embed/embedding", params), "weight")
+  assert masks.first_units(narrow, 2) == [("token_embed/embedding", (1, 5)), ("token_embed/embedding", (0, 0))]
+  assert len(masks.first_units(narrow, 10_000)) == params["token_embed"]["embedding"].size
 
 
-@pytest.mark.parametrize("unit", pruning.UNITS)
+@pytest.mark.parametrize("unit", masks.UNITS)
 @pytest.mark.parametrize("count", [1, 7, 10_000])
 def test_the_first_units_alone_are_placed_as_among_all(params, compiled, scores, unit, count):
-  scope = pruning.scope_mask("near_zero", params, compiled)
-  units = pruning.unit_scores(scores, scope, unit)
-  whole, some = flat(pruning.ranks(units, unit)), flat(pruning.ranks(units, unit, count))
+  scope = masks.scope_mask("near_zero", params, compiled)
+  units = masks.unit_scores(scores, scope, unit)
+  whole, some = flat(masks.ranks(units, unit)), flat(masks.ranks(units, unit, count))
   np.testing.assert_array_equal(some, np.where(whole < count, whole, np.iinfo(np.int32).max))
