@@ -43,6 +43,10 @@ class Plan(Protocol):
     """Models that never had O_PT, trained on it by reFT's recipe."""
     ...
 
+  def negatives(self) -> Sequence[Stage]:
+    """Models that never had O_PT, which probes are compared with."""
+    ...
+
   def swept(self, stage: Stage) -> dict[str, Any]:
     """What a row says about the stage it was measured on."""
     ...

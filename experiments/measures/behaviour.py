@@ -11,7 +11,7 @@ from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """What is fine-tuned, fine-tuned; with `config.reft.measure` reverse fine-tuned and the controls too."""
+  """Models before and after fine-tuning; with `config.reft.measure` also after reverse fine-tuning, and the controls."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
   return [*plan.bases(), *plan.finetunes(), *reft]
 
@@ -20,8 +20,8 @@ def measure(models: Models) -> Measured:
   """Accuracy and loss rows.
 
   Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
-  its end. reFT and control: at every evaluation. Compiled and pretrained models: as they are, asked for this task,
-  whose pretraining may be shared with another.
+  its end. reFT and control: at every evaluation. Compiled and pretrained models are evaluated here, on this task:
+  several tasks may share a pretraining.
   """
   plan = models.plan
   out, evaluate = Measured(), None

@@ -21,13 +21,14 @@ def stages(plan) -> list[Stage]:
   """Every fine-tuned model.
 
   Raises:
-    InputError: for what scopes, scores and Ks cannot be together, before anything is trained.
+    InputError: for settings that exclude each other, or a scope that the models lack, before anything is trained.
   """
+  asked = plan.config.pruning
+  if plan.setting != "tracr":
+    require("near_zero" not in asked.scopes, "pruning.scopes", asked.scopes, "all, matrices, blocks or a path")
+    require(not asked.single_weights, "pruning.single_weights", asked.single_weights, "0 for learned weights")
   settings = _settings(plan)
   _check_scopes(plan, settings.scopes)
-  if plan.setting != "tracr":
-    require("near_zero" not in settings.scopes, "pruning.scopes", settings.scopes, "all, matrices, blocks or a path")
-    require(not settings.single_weights, "pruning.single_weights", settings.single_weights, "0 for learned weights")
   if settings.single_weights or settings.histogram_ks:
     _check_one_model(plan.config)
   return list(plan.finetunes())
@@ -39,7 +40,7 @@ def _settings(plan) -> PruneSettings:
 
 
 def _check_one_model(config) -> None:
-  """What is shown of single weights and predictions tells models apart by learning rate and C_Tr only."""
+  """Reports of single weights and of predictions name a model by its learning rate and C_Tr only."""
   keys = ["finetune.targets"] + (
     ["finetune.priors", "finetune.mixes", "pretrain.steps"] if "pretrain" in config else []
   )

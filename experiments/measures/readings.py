@@ -1,4 +1,4 @@
-"""Fine-tuning under each reading of what the paper leaves open; rows carry `reading`."""
+"""Fine-tuning under each reading of what the paper leaves open; the row's `reading` names it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
-# What fine-tuning on one task depends on, beside what is swept; `task` stands for the task's own section.
+# Sections and keys that a reading may change; `task` stands for the task's own section.
 _CHANGES = ("task", "training", "reading", "mlp_exactness")
 
 
