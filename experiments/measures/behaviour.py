@@ -11,7 +11,7 @@ from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """Models before and after fine-tuning; with `config.reft.measure` also after reverse fine-tuning, and the controls."""
+  """Models before and after fine-tuning; with `config.reft.measure` also after reverse fine-tuning, and controls."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
   return [*plan.bases(), *plan.finetunes(), *reft]
 

@@ -32,9 +32,9 @@ def control_task(key, text_NxW, labels_N, *, letters: Sequence[int], num_labels:
   common endings make common labels (guess 0.12 instead of 0.05), and unlike a count it is no sum over tokens.
 
   So the type is a letter at a position, as for a count, and what is random is its worth: the score sums the worths of
-  all positions (a count is that sum with worth 1 for O, else 0) and is cut into labels in such
-  shares that the label has the distribution of r(x, O). Worths sum to zero over positions for each letter,
-  so the counts do not move the mean score. High control accuracy means that the stream keeps the string.
+  all positions (a count is that sum with worth 1 for O, else 0) and is cut into labels in such shares that the label
+  has the distribution of r(x, O). Worths sum to zero over positions for each letter, so the counts do not move the mean
+  score. High control accuracy means that the stream keeps the string.
 
   It is harder than a count, whose values have gaps: with default settings and counts of 0 to 19 in 40, one-hot letters
   of size 1 (20) gave 0.37 (0.84) for the count and 0.25 (0.55) for the control. So the string alone has
