@@ -81,19 +81,7 @@ class Observer:
 def observe(
   model: Model, params: Params, task: Task, marks: Mapping[str, Any], tokens_BxT: Any, reference: Params | None = None
 ) -> Observed:
-  """Looks at one model; `Observer` takes the reference's maps once for many.
-
-  Args:
-    model: gives its attention; its hidden units too if there is a reference.
-    params: its weights.
-    task: says where the answer is read.
-    marks: bool [B, T] by name, positions that count as attended.
-    tokens_BxT: int [B, T], strings.
-    reference: parameters that hidden units are compared with.
-
-  Raises:
-    InputError: as `Observer` does.
-  """
+  """Looks at one model; arguments and errors are those of `Observer`, which is for many models."""
   return Observer(model, task, tokens_BxT, marks, reference)(params)
 
 

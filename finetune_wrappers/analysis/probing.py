@@ -151,18 +151,7 @@ class Prober:
 def probe(
   model: Model, params: Params, task: Task, settings: ProbeSettings | None = None, negative: Params | None = None
 ) -> Probed:
-  """Probes one model; `Prober` compiles once for many.
-
-  Args:
-    model: whose residual stream is read.
-    params: its weights.
-    task: gives strings and answers.
-    settings: see `ProbeSettings`.
-    negative: weights of a model that never had the capability.
-
-  Raises:
-    InputError: as `Prober` does.
-  """
+  """Probes one model; arguments and errors are those of `Prober`, which compiles once for many."""
   return Prober(model, task, settings or ProbeSettings())(params, negative)
 
 

@@ -251,16 +251,5 @@ class Pruner:
 def prune(
   model: Model, params: Params, task: Task, settings: PruneSettings | None = None, compiled: Params | None = None
 ) -> Pruned:
-  """Prunes one model; `Pruner` compiles once for many.
-
-  Args:
-    model: what is pruned.
-    params: its weights.
-    task: gives strings and answers.
-    settings: see `PruneSettings`.
-    compiled: the weights as compiled, for the scope `near_zero`.
-
-  Raises:
-    InputError: as `Pruner` does.
-  """
+  """Prunes one model; arguments and errors are those of `Pruner`, which compiles once for many."""
   return Pruner(model, task, settings or PruneSettings())(params, compiled)
