@@ -142,6 +142,10 @@ class PCFGPlan:
     assert isinstance(stage, InitStage)
     return gpt.build(stage.model, stage.seed)
 
+  def outline(self) -> gpt.GPT:
+    """See Plan."""
+    return gpt.GPT(self.init(0).model)
+
   def restore(self, facts: dict) -> Any:
     """See Plan."""
     return gpt.restore(facts)

@@ -50,6 +50,10 @@ class Plan(Protocol):
     """Models that never had O_PT, trained on it by reFT's recipe."""
     ...
 
+  def negatives(self) -> Sequence[Stage]:
+    """Models that never had O_PT, which probes are compared with."""
+    ...
+
   def swept(self, stage: Stage) -> dict[str, Any]:
     """What a row says about the stage it was measured on."""
     ...
@@ -60,6 +64,10 @@ class Plan(Protocol):
 
   def build(self, stage: RootStage) -> tuple[Any, dict]:
     """(arrays, facts) of a root stage."""
+    ...
+
+  def outline(self) -> Any:
+    """A Flax module whose parameters have the paths of the plan's models, if not their sizes; costs nothing."""
     ...
 
   def restore(self, facts: dict) -> Any:

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from experiments import plan as planning
 from experiments import schema
 from finetune_wrappers.models import tracr_compile, tracr_stage
+from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import make_task
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.methods import Subset
@@ -83,6 +84,10 @@ class TracrPlan:
       for seed in self.config.seeds
     ]
 
+  def negatives(self) -> list[Stage]:
+    """Models that never had O_PT: compiled for O_FT."""
+    return [self.compiled("ft")]
+
   def swept(self, stage: Stage) -> dict[str, Any]:
     """See Plan."""
     if isinstance(stage, CompileStage):
@@ -100,6 +105,13 @@ class TracrPlan:
     return tracr_stage.build(
       stage.task, operand=stage.operand, reading=stage.reading, mlp_exactness=stage.mlp_exactness
     )
+
+  def outline(self) -> TracrTransformer:
+    """See Plan; both programs have three blocks whatever their sizes."""
+    return TracrTransformer(
+      vocab_size=1, max_positions=1, width=1, num_layers=3, num_heads=1, key_size=1, mlp_hidden_size=1,
+      answer_channels=(0,),
+    )  # fmt: skip
 
   def restore(self, facts: dict) -> Any:
     """See Plan."""

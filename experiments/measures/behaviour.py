@@ -4,16 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments.measures import Measured, row_of
+from experiments.measures import Measured, metric_rows, row_of
 from experiments.models import Models, Trained
 from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """What is fine-tuned, fine-tuned; with `config.reft.measure` reverse fine-tuned and the controls too."""
+  """Models before and after fine-tuning; with `config.reft.measure` also after reverse fine-tuning, and controls."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
   return [*plan.bases(), *plan.finetunes(), *reft]
 
@@ -22,8 +20,8 @@ def measure(models: Models) -> Measured:
   """Accuracy and loss rows.
 
   Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
-  its end. reFT and control: at every evaluation. Compiled and pretrained models: as they are, asked for this task,
-  whose pretraining may be shared with another.
+  its end. reFT and control: at every evaluation. Compiled and pretrained models are evaluated here, on this task:
+  several tasks may share a pretraining.
   """
   plan = models.plan
   out, evaluate = Measured(), None
@@ -31,7 +29,8 @@ def measure(models: Models) -> Measured:
     trained = models.load(stage)
     if not isinstance(stage, TrainStage) or stage.kind == "pretrain":
       evaluate = evaluate or _evaluation(plan, trained.model)
-      out.rows += _rows_of(plan, trained, evaluate([trained.params])[0])
+      values = evaluate([trained.params])[0]
+      out.rows += metric_rows(plan, stage, plan.evaluator.metrics, values, diverged=trained.diverged)
       continue
     chosen = range(len(trained.steps))
     if stage.kind == "finetune" and not plan.config.finetune.curves:
@@ -44,9 +43,8 @@ def measure(models: Models) -> Measured:
 def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
   diverged = 0 <= trained.diverged_step <= at
-  rows = []
-  for metric, value in zip(trained.stage.evaluator.metrics, trained.metrics[index].tolist(), strict=True):
-    rows.append(row_of(plan, trained.stage, metric.name, None if diverged else value, step=at, **dict(metric.fields)))
+  metrics = trained.stage.evaluator.metrics
+  rows = metric_rows(plan, trained.stage, metrics, trained.metrics[index], diverged=diverged, step=at)
   for name, curve in {"loss": trained.losses, **trained.logs}.items() if at > 0 else ():
     value = float(curve[index])
     rows.append(row_of(plan, trained.stage, name, None if diverged or not math.isfinite(value) else value, step=at))
@@ -57,10 +55,3 @@ def _evaluation(plan, model) -> Callable[[Sequence[Any]], list[Any]]:
   evaluator, task = plan.evaluator, plan.task
   tests = evaluator.test_sets(task)
   return over_models(model, lambda params: evaluator.measure(model, params, task, tests), 1)
-
-
-def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:
-  return [
-    row_of(plan, trained.stage, metric.name, None if trained.diverged else float(value), **dict(metric.fields))
-    for metric, value in zip(plan.evaluator.metrics, values, strict=True)
-  ]

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from experiments.measures import Measured, row_of
 from experiments.models import Models
-from finetune_wrappers.tasks.pcfg_text import JAILBREAKS
 from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
@@ -30,7 +29,7 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Rows of stage `jailbreak`: Acc. O_PT by `family` and C_Te; `model` says which kind of stage was asked."""
   plan = models.plan
-  task, families = plan.task, (plan.task.name, *JAILBREAKS)
+  task, families = plan.task, plan.task.families
   tests = plan.evaluator.test_sets(task)
   out, program = Measured(), None
   for stage in stages(plan):

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from finetune_wrappers.tasks.pcfg_rewrite import spread_counts, spread_places, whole
-from finetune_wrappers.tasks.pcfg_text import PCFGText
+from finetune_wrappers.tasks.pcfg_text import JAILBREAKS, PCFGText
 from finetune_wrappers.tasks.task import Categorical
 from finetune_wrappers.types import Batch, require
 
@@ -76,6 +76,11 @@ class PCFGTask:
     return self.length - 1
 
   @property
+  def families(self) -> tuple[str, ...]:
+    """The family tokens that ask this question; more than one with `text.jailbreaks` (App. E.2)."""
+    return (self.name, *(JAILBREAKS if self.text.jailbreaks and self.name == "counting" else ()))
+
+  @property
   def end(self) -> int:
     """Token id that follows the answer."""
     return self.text.token("EOS")
@@ -97,6 +102,12 @@ class PCFGTask:
     operand = self.text.first_operand + jnp.array([0, 1, 0])[target]
     answers = jnp.stack([batch.labels_pt, batch.labels_ft, batch.labels_ft])
     return self.asking(batch.tokens, operand), answers[target]
+
+  def text_of(self, tokens_BxT):
+    """See `Task.text_of`: the counted end of the text."""
+    end = 5 + self.text.window  # after SOS T O O' SOT
+    letters = range(self.text.first_operand, self.text.first_operand + len(self.text.grammar.terminals))
+    return tokens_BxT[:, end - self.text.counted : end], tuple(letters)
 
   def asking(self, tokens_BxT, operand, family: str | None = None):
     """Prompts with another operand (a token id) and, if given, another family token."""

@@ -110,6 +110,10 @@ class Task(Protocol):
     """(tokens [B, T], labels [B]) of a batch asked for one of TARGETS; target is its place and may be traced."""
     ...
 
+  def text_of(self, tokens_BxT: Any) -> tuple[Any, tuple[int, ...]]:
+    """(the tokens that answers depend on, int [B, W]; token ids of the letters in them): controls of probes."""
+    ...
+
 
 def check_probability(field: str, value: float) -> None:
   """Raises InputError unless value is a probability."""

@@ -69,6 +69,10 @@ class _LetterStrings:
     answers = jnp.stack([batch.labels_pt, batch.labels_ft, jnp.roll(batch.labels_pt, 1)])
     return batch.tokens, answers[target]
 
+  def text_of(self, tokens_BxT):
+    """See `Task.text_of`: the letters between BOS and pads."""
+    return tokens_BxT[:, 1 : 1 + self.num_letters], tuple(self.symbols.index(letter) for letter in self.letters)
+
   def _tokens(self, letters_BxL):
     """Letter numbers 0, 1, ... to token ids between BOS and pads."""
     ids = {symbol: i for i, symbol in enumerate(self.symbols)}
