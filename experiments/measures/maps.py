@@ -10,7 +10,6 @@ from experiments.measures.data import data_row
 from experiments.models import Models, Trained
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
-from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage, TrainStage
 from finetune_wrappers.types import InputError
@@ -39,7 +38,9 @@ def measure(models: Models) -> Measured:
   tests = step.test_sets(task, plan.config.maps.eval_size)
   chosen = chosen_inputs(plan)
   reference = attention.outputs(compiled.model, compiled.params, tests[0].tokens)
-  marked = _operand_letters(task, tests[0])
+  marked = task.marks(tests[0])
+  if marked is None:
+    raise InputError(f"measures: maps need to know which tokens an answer is about, which {task.name} does not say")
   # Compiled attention masks nothing: uniform means over BOS and pads too.
   uniform = {operand: float(letters.mean()) for operand, letters in marked.items()}
   out = Measured()
@@ -88,16 +89,6 @@ def model_name(stage: Stage) -> str:
     return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
   kind = "randFT" if stage.target == "random" else "FT"
   return f"{kind} {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
-
-
-def _operand_letters(task, batch) -> dict[str, np.ndarray]:
-  """Bool [B, T]: where the letters stand that the O_PT and the O_FT answer is about."""
-  tokens = np.asarray(batch.tokens)
-  ids = np.array([task.symbols.index(letter) for letter in task.letters])
-  if isinstance(task, CounterTask):
-    return {"pt": tokens == ids[0], "ft": tokens == ids[1]}
-  targets = {"pt": batch.labels_pt, "ft": batch.labels_ft}
-  return {name: tokens == ids[np.asarray(target)][:, None] for name, target in targets.items()}
 
 
 def _mass_rows(plan, stage: Stage, output, marked: dict[str, np.ndarray], *, blocks: int) -> list:

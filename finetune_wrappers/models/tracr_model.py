@@ -153,7 +153,7 @@ class TracrTransformer(nn.Module, Model):
     num_heads: H; heads narrower than `key_size` are zero-padded, as Tracr does.
     key_size: size of one head's queries, keys and values.
     mlp_hidden_size: F; narrower MLPs are zero-padded.
-    answer_channels: the residual directions that the unembedding reads, one for each class; Tracr keeps
+    answer_channels: the residual directions that the unembedding reads, one for each label; Tracr keeps
       them outside the parameters, so they are not trained.
     causal: whether attention is masked to the past.
   """
