@@ -96,7 +96,7 @@ def test_attended_mass_is_the_loops(small, block, attending):
 
 def test_counters_letters_are_the_as_and_the_bs(counter):
   batch = step.test_sets(counter.task, 20)[0]
-  found = maps._operand_letters(counter.task, batch)
+  found = counter.task.marks(batch)
   for operand, letter in (("pt", "a"), ("ft", "b")):
     expected = [[sign == letter for sign in string] for string in spelled(counter.task, batch)]
     np.testing.assert_array_equal(found[operand], expected)
@@ -104,7 +104,7 @@ def test_counters_letters_are_the_as_and_the_bs(counter):
 
 def test_max_identifiers_letters_are_the_two_answers(largest):
   batch = step.test_sets(largest.task, 20)[0]
-  found = maps._operand_letters(largest.task, batch)
+  found = largest.task.marks(batch)
   for operand, rank in (("pt", 2), ("ft", 4)):
     strings = spelled(largest.task, batch)
     expected = [[sign == sorted(string.strip("<>"))[rank - 1] for sign in string] for string in strings]

@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "finetune_wrappers"
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py"))
-FOLDERS = ("finetune_wrappers", "experiments", "configs", "benchmarks", "tests")
+FOLDERS = ("finetune_wrappers", "experiments", "configs", "benchmarks", "examples", "tests")
 
 # What each room may import of the package, itself included.
 GROUND = {"types", "files", "rules"}

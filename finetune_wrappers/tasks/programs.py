@@ -100,6 +100,8 @@ class ProgramTask(TableTask, Checked):
     drawn = self._drawn(sampler)
     found = ((string, *(self._answer(program, string, numerical) for program in programs)) for string in drawn)
     rows = [(string, pt, ft) for string, pt, ft in found if pt and ft]
+    if not rows:
+      raise InputError("program_pt: no string has an answer for both operands where it is read (answer_position)")
     labels = in_order({value for _, pt, ft in rows for value in (*pt, *ft)})
     table = Table(
       strings=places_of([string for string, _, _ in rows], self.vocab),
@@ -141,9 +143,11 @@ class ProgramTask(TableTask, Checked):
     except (ArithmeticError, TypeError, ValueError):
       return None
     found = [values[position - 1] for position in np.atleast_1d(self.answer_position)]
-    if None in found:
+    if None in found or (numerical and not np.isfinite(found).all()):
       return None
-    return tuple(round(float(value), _DIGITS) for value in found) if numerical else tuple(found)
+    if numerical:
+      return tuple(round(float(value), _DIGITS) for value in found)
+    return tuple(value.item() if isinstance(value, np.generic) else value for value in found)
 
   def _carries(self, correlation: Callable | None, string: tuple, answer_pt: tuple, answer_ft: tuple) -> bool:
     if correlation is None:

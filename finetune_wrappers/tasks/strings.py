@@ -89,15 +89,13 @@ class StringTask(Unprompted):
   @property
   def token_ids(self) -> np.ndarray:
     """The id of each token of the vocabulary, int32 [tokens]."""
-    ids = {symbol: i for i, symbol in enumerate(self.symbols)}
-    return np.array([ids[token] for token in self.vocab], np.int32)
+    return np.array([self.symbols.index(token) for token in self.vocab], np.int32)
 
   def encode(self, places_BxL):
     """Places in the vocabulary [B, L] to token ids int32 [B, T]."""
-    ids = {symbol: i for i, symbol in enumerate(self.symbols)}
     batch = places_BxL.shape[0]
-    bos = jnp.full((batch, 1), ids[BOS], jnp.int32)
-    pad = jnp.full((batch, self.num_pads), ids[PAD], jnp.int32)
+    bos = jnp.full((batch, 1), self.symbols.index(BOS), jnp.int32)
+    pad = jnp.full((batch, self.num_pads), self.symbols.index(PAD), jnp.int32)
     return jnp.concatenate([bos, jnp.array(self.token_ids)[places_BxL], pad], axis=1)
 
 
