@@ -270,6 +270,24 @@ def test_a_program_without_the_other_operands_answers_is_refused(quick_tracr):
     tracr_stage.build(task, operand="pt")
 
 
+def test_programs_that_tracr_compiles_wrongly_are_refused(quick_tracr):
+  def mostly(token):
+    return rasp.Map(lambda found: found > 0.6, share(token))  # Tracr takes 2/3 for 1/2
+
+  def sign(token):
+    return rasp.numerical(rasp.Map(lambda found: 1 if found == token else -1, rasp.tokens))  # and -1 for 0
+
+  for program in (mostly, sign):
+    task = task_of(program, "xy", num_letters=3)
+    with pytest.raises(InputError, match=r"\Amlp_exactness: [^\n]*avoid what Tracr cannot compile[^\n]*\Z"):
+      tracr_stage.build(task, operand="pt")
+
+
+def test_a_program_is_made_afresh_each_time():
+  first, second = COUNTS.program("pt"), COUNTS.program("pt")
+  assert first is not second and first.label != second.label
+
+
 def test_alignment_reorders_token_ids_and_labels():
   model = types.SimpleNamespace(answer_channels=(7, 8, 9))
   model.clone = lambda **changed: types.SimpleNamespace(**{**vars(model), **changed})
