@@ -16,7 +16,7 @@ import pytest
 from scipy import stats
 from tracr.rasp import rasp
 
-from finetune_wrappers.models import tracr_port, tracr_stage
+from finetune_wrappers.models import tracr_compile, tracr_port, tracr_stage
 from finetune_wrappers.tasks.functions import FunctionTask
 from finetune_wrappers.tasks.programs import ProgramTask, offset
 from finetune_wrappers.training.stages import CompileStage
@@ -99,21 +99,24 @@ def test_strings_to_test_on_are_a_fifth_of_all_and_never_trained_on():
   assert len(tested) == pytest.approx(0.2 * 3**4, abs=1)
 
 
-def test_many_strings_are_drawn_from_the_given_sampler_as_often_as_it_draws_them():
+def test_strings_are_as_frequent_as_the_given_sampler_draws_them():
   def often_x(rng):
-    return rng.choice(["x", "y", "z"], size=30, p=[0.8, 0.1, 0.1]).tolist()
+    return rng.choice(["x", "y", "z"], size=2, p=[0.6, 0.2, 0.2]).tolist()
 
-  task = task_of(count, "xy", num_letters=30, sampler=often_x, max_strings=3000, answer_position=1)
-  texts = texts_of(task, drawn(task, c=0, size=2000))
-  assert np.mean([text.count("x") for text in texts]) == pytest.approx(24, abs=0.3)
-  plain = task_of(count, "xy", num_letters=30, max_strings=3000, answer_position=1)
-  assert np.mean([text.count("x") for text in texts_of(plain, drawn(plain, c=0, size=2000))]) == pytest.approx(
-    10, abs=0.3
-  )
-  assert texts_of(plain, drawn(plain, c=0, size=5)) == texts_of(plain, drawn(plain, c=0, size=5))
-  twice = task_of(count, "xy", num_letters=2, sampler=lambda rng: ["x", "yx"[rng.random() < 0.9]], max_strings=500,
-                  held_out=0.01, answer_position=1, distinct_answers_in_test=False, vocab=("x", "y"))  # fmt: skip
-  assert len({*texts_of(twice, drawn(twice, c=0, size=500))}) == 1  # the other one is held out
+  task = task_of(count, "xy", num_letters=2, sampler=often_x, max_strings=900, answer_position=1)
+  rng = np.random.default_rng(0)
+  times = collections.Counter(tuple(often_x(rng)) for _ in range(900))
+  seen = collections.Counter(texts_of(task, drawn(task, c=0)))
+  assert len(seen) == 7 < len(times) == 9
+  trained = np.array([times[text] for text in seen])
+  assert stats.chisquare([*seen.values()], DRAWS * trained / trained.sum()).pvalue > 1e-3
+
+
+def test_of_too_many_strings_random_ones_are_in_the_table():
+  task = task_of(count, "xy", num_letters=30, max_strings=3000, answer_position=1)
+  texts = texts_of(task, drawn(task, c=0))
+  assert len({*texts}) == pytest.approx(2400, abs=10)
+  assert np.mean([text.count("x") for text in texts]) == pytest.approx(10, abs=0.3)
 
 
 @pytest.mark.parametrize("task", [COUNTS, SHARES, ROTATED, MIXED], ids=["counts", "shares", "rotated", "mixed"])
@@ -268,6 +271,14 @@ def test_a_program_without_the_other_operands_answers_is_refused(quick_tracr):
   task = ProgramTask(lambda: count("x"), lambda: rasp.Map(lambda token: token, rasp.tokens), **fields)
   with pytest.raises(InputError, match=r"\Alabels: the compiled program has no answer 'x'; it has 0 1 2 3\Z"):
     tracr_stage.build(task, operand="pt")
+
+
+def test_what_cannot_be_compiled_is_refused_in_one_line():
+  full = rasp.Aggregate(rasp.Select(rasp.tokens, rasp.Full("x"), EQ), rasp.tokens)
+  with pytest.raises(InputError, match=r"\Aprogram: [^\n]+\Z"):
+    tracr_compile.compile_program(full, vocab={"x", "y"}, max_seq_len=3)
+  with pytest.raises(InputError, match=r"\Aoperand: [^\n]+pt, ft\Z"):
+    tracr_stage.build(COUNTS, operand="random")
 
 
 def test_programs_that_tracr_compiles_wrongly_are_refused(quick_tracr):

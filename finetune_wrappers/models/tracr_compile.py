@@ -75,16 +75,19 @@ def compile_program(
     The assembled model, on which `tracr_port.port` works.
 
   Raises:
-    InputError: if the length or the exactness cannot be carried, or the outputs differ.
-    NotImplementedError: from Tracr, for programs it does not support.
+    InputError: if the length or the exactness cannot be carried, Tracr does not support the program, or the outputs
+      differ.
   """
   _check_exactness(mlp_exactness, max_seq_len)
   exactness = exactness_for(max_seq_len) if mlp_exactness is None else mlp_exactness
   tokens: Any = vocab  # Tracr's annotation is narrower than what it takes
   with jax.default_matmul_precision("highest"):
-    assembled = compiling.compile_rasp_to_model(
-      program, vocab=tokens, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
-    )
+    try:
+      assembled = compiling.compile_rasp_to_model(
+        program, vocab=tokens, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
+      )
+    except NotImplementedError as error:
+      raise InputError(f"program: Tracr cannot compile it: {error}") from error
   if not causal:
     if check_inputs is None:
       check_inputs = default_check_inputs(vocab, max_seq_len)

@@ -28,7 +28,7 @@ from finetune_wrappers.types import InputError, Params
 
 
 def port(assembled: AssembledTransformerModel) -> tuple[TracrTransformer, Params]:
-  """The Flax module and parameters that compute what the Haiku model computes.
+  """The Flax module and parameters of the same function as the Haiku model.
 
   Args:
     assembled: from `tracr_compile.compile_program` or straight from Tracr; its parameters may have been

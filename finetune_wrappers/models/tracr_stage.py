@@ -8,6 +8,7 @@ import numpy as np
 
 from finetune_wrappers.models import tracr_compile, tracr_port
 from finetune_wrappers.models.tracr_model import TracrTransformer
+from finetune_wrappers.rules import one_of
 from finetune_wrappers.types import InputError, Params
 
 
@@ -28,6 +29,7 @@ def build(task: Any, *, operand: str, reading: str = "literal", mlp_exactness: i
     InputError: if the compiled program has other tokens or answers than the task, or answers any of 512 strings of the
       task wrongly.
   """
+  one_of("pt", "ft").check("operand", operand)
   program = task.program(operand, reading=reading)
   assembled = tracr_compile.compile_program(
     program, vocab=set(task.vocab), max_seq_len=task.max_seq_len, mlp_exactness=mlp_exactness or None

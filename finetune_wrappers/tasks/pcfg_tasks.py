@@ -28,7 +28,7 @@ class PCFGTask:
   """One family of the pretraining tasks with two operands; see `Task`.
 
   Attributes:
-    text: what pretraining and fine-tuning share.
+    text: shared by pretraining and fine-tuning.
     name: `counting` or `index`.
     q: the correlation's difference of answers (paper: 1 for Counting, a constant for Index).
     distinct_answers_in_test: whether the test set at C_Te = 0 also leaves out texts on which both operands have the

@@ -59,7 +59,7 @@ class ProgramTask(TableTask, Checked):
     vocab: the tokens, numbers or words or both.
     num_letters: tokens of a string, all of one length.
     answer_position: where the answer is read, from 1 for the first letter; several as a tuple. None is every letter,
-      where a RASP program answers; one that says the same everywhere is cheaper to train at one.
+      as a RASP program answers at each; a program that says the same everywhere trains faster at one.
     correlation: (string, answer_pt, answer_ft) -> whether it carries the spurious correlation, such as `offset(1)`;
       answers are tuples where there are several positions. None: the task has no correlation.
     sampler: NumPy generator -> one string; None draws uniform strings.
@@ -173,7 +173,7 @@ def _digest(table: Table, labels: tuple, programs: list[rasp.SOp]) -> str:
 
 
 def _outline(program: rasp.SOp) -> list:
-  """Kind, name, constants and parts of each step; what a function in it does shows in the answers."""
+  """Kind, name, constants and parts of each step; functions cannot be compared, but their effect is in the answers."""
   steps: list = []
   places: dict[int, int] = {}
 

@@ -58,7 +58,7 @@ class StringTask(Unprompted):
     num_letters: tokens of a string.
     num_pads: pads at the end.
     vocab: the tokens, without BOS and pad.
-    labels: what the answers can be, in the order of their labels.
+    labels: the answer that each label stands for.
   """
 
   num_letters: int

@@ -78,9 +78,11 @@ class TableTask(StringTask):
     if self.correlated:
       needed["with the correlation to train on"] = ~table.held_out & table.carries
       needed["with the correlation to test on"] = table.held_out & table.carries
-    for what, rows in needed.items():
+    for purpose, rows in needed.items():
       if not rows.any():
-        raise InputError(f"{self.name}: no string is left {what}; change the programs, the strings or the correlation")
+        raise InputError(
+          f"{self.name}: no string is left {purpose}; change the programs, the strings or the correlation"
+        )
 
 
 def places_of(rows: list[tuple], symbols: Sequence) -> np.ndarray:

@@ -13,7 +13,7 @@ TARGETS = ("pt", "ft", "random")
 
 
 class Output(Protocol):
-  """How logits answer: what training and every accuracy need to know of them."""
+  """How logits answer, for training and for every accuracy."""
 
   def losses(self, logits: Any, labels: Any) -> Any:
     """The loss of each answer, float32 [...], from logits [..., V] and labels int [...]."""
