@@ -37,10 +37,7 @@ class First:
 
   def __init__(self, plan: TracrPlan, settings: optim.TrainSettings):
     self._task, self._settings = plan.task, settings
-    program = {
-      "counter": tracr_compile.counter_program,
-      "max_identifier": lambda: tracr_compile.max_identifier_program(plan.task.rank_pt),
-    }[plan.task_name]()
+    program = plan.task.program("pt")
     assembled = tracr_compile.compile_program(program, vocab=set(plan.task.letters), max_seq_len=plan.task.max_seq_len)
     self._rng = np.random.default_rng(0)
     self._params = jax.tree.map(jax.numpy.asarray, assembled.params)

@@ -118,7 +118,7 @@ def test_a_model_that_gives_no_attention_or_no_hidden_units_is_refused_in_one_li
 
 def test_counters_letters_are_the_as_and_the_bs(counter):
   batch = Accuracies(20).test_sets(counter.task)[0]
-  found = maps._operand_letters(counter.task, batch)
+  found = counter.task.marks(batch)
   for operand, letter in (("pt", "a"), ("ft", "b")):
     expected = [[sign == letter for sign in string] for string in spelled(counter.task, batch)]
     np.testing.assert_array_equal(found[operand], expected)
@@ -126,7 +126,7 @@ def test_counters_letters_are_the_as_and_the_bs(counter):
 
 def test_max_identifiers_letters_are_the_two_answers(largest):
   batch = Accuracies(20).test_sets(largest.task)[0]
-  found = maps._operand_letters(largest.task, batch)
+  found = largest.task.marks(batch)
   for operand, rank in (("pt", 2), ("ft", 4)):
     strings = spelled(largest.task, batch)
     expected = [[sign == sorted(string.strip("<>"))[rank - 1] for sign in string] for string in strings]

@@ -8,8 +8,8 @@ import numpy as np
 
 from experiments.plan import Plan
 from finetune_wrappers.reporting.rows import Row, make_row
-from finetune_wrappers.training.schedule import steps_of
 from finetune_wrappers.training.evaluators import Metric
+from finetune_wrappers.training.schedule import steps_of
 from finetune_wrappers.training.stages import Stage
 
 

@@ -30,7 +30,7 @@ def measure(models: Models) -> Measured:
     if not isinstance(stage, TrainStage) or stage.kind == "pretrain":
       evaluate = evaluate or _evaluation(plan, trained.model)
       values = evaluate([trained.params])[0]
-      out.rows += metric_rows(plan, stage, plan.evaluator.metrics, values, diverged=trained.diverged)
+      out.rows += metric_rows(plan, stage, plan.evaluator.metrics(plan.task), values, diverged=trained.diverged)
       continue
     chosen = range(len(trained.steps))
     if stage.kind == "finetune" and not plan.config.finetune.curves:
@@ -43,7 +43,7 @@ def measure(models: Models) -> Measured:
 def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
   diverged = 0 <= trained.diverged_step <= at
-  metrics = trained.stage.evaluator.metrics
+  metrics = trained.stage.evaluator.metrics(trained.stage.task)
   rows = metric_rows(plan, trained.stage, metrics, trained.metrics[index], diverged=diverged, step=at)
   for name, curve in {"loss": trained.losses, **trained.logs}.items() if at > 0 else ():
     value = float(curve[index])

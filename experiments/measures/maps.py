@@ -3,6 +3,8 @@
 Figs. 10, 39-45 and 48-52 (attention), 46-47 and 53-54 (activations of the MLPs' hidden units).
 """
 
+from typing import Any
+
 import numpy as np
 
 from experiments.measures import Measured, rows_of
@@ -10,7 +12,6 @@ from experiments.measures.data import data_row
 from experiments.models import Models, Trained
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
-from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import Stage, TrainStage
 from finetune_wrappers.types import InputError
@@ -37,7 +38,9 @@ def measure(models: Models) -> Measured:
   compiled = models.load(plan.bases()[0])
   task = plan.task
   batch, chosen = Accuracies(plan.config.maps.eval_size).test_sets(task)[0], chosen_inputs(plan)
-  marked = _operand_letters(task, batch)
+  marked = task.marks(batch)
+  if marked is None:
+    raise InputError(f"measures: maps need to know which tokens an answer is about, which {task.name} does not say")
   observer = attention.Observer(compiled.model, task, batch.tokens, marked, reference=compiled.params)
   # Compiled attention masks nothing: uniform means over BOS and pads too.
   uniform = {operand: float(letters.mean()) for operand, letters in marked.items()}
@@ -46,7 +49,7 @@ def measure(models: Models) -> Measured:
   for stage in stages(plan):
     trained = models.load(stage)
     out.rows += rows_of(plan, stage, observer(trained.params).rows(), diverged=trained.diverged)
-    if not trained.diverged and stage.seed in (plan.config.seeds[0], compiled.stage.seed):
+    if not trained.diverged and (stage == compiled.stage or stage.seed == plan.config.seeds[0]):
       out.arrays |= _arrays(plan, trained, chosen)
   return out
 
@@ -77,24 +80,14 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
   return found
 
 
-def model_name(stage: Stage) -> str:
+def model_name(stage: Any) -> str:
   """A short name for a panel: `compiled`, `FT 0.01, C_Tr 1`, `FT 0.01, C_Tr 1, reFT 0.001`."""
   if not isinstance(stage, TrainStage):
     return "compiled"
   if stage.kind == "reft":
     return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
-  kind = "randFT" if stage.target == "random" else "FT"
-  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
-
-
-def _operand_letters(task, batch) -> dict[str, np.ndarray]:
-  """Bool [B, T]: where the letters stand that the O_PT and the O_FT answer is about."""
-  tokens = np.asarray(batch.tokens)
-  ids = np.array([task.symbols.index(letter) for letter in task.letters])
-  if isinstance(task, CounterTask):
-    return {"pt": tokens == ids[0], "ft": tokens == ids[1]}
-  targets = {"pt": batch.labels_pt, "ft": batch.labels_ft}
-  return {name: tokens == ids[np.asarray(target)][:, None] for name, target in targets.items()}
+  kind = "randFT" if stage.objective.target == "random" else "FT"
+  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.objective.c_tr:g}"
 
 
 def _arrays(plan, trained: Trained, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

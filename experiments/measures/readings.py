@@ -30,7 +30,9 @@ def measure(models: Models) -> Measured:
         at = int(trained.steps[index])
         diverged = 0 <= trained.diverged_step <= at
         fields = {"diverged": diverged, "step": at, "reading": name}
-        out.rows += metric_rows(models.plan, stage, stage.evaluator.metrics, trained.metrics[index], **fields)
+        out.rows += metric_rows(
+          models.plan, stage, stage.evaluator.metrics(stage.task), trained.metrics[index], **fields
+        )
   return out
 
 

@@ -187,7 +187,7 @@ class Pruner:
           singles[scope] = [(*unit, own) for unit, own in zip(first, values, strict=False)]
       if settings.histogram_ks:
         predictions = jax.device_get(self._prediction_program(params, compiled, scope=settings.scopes[0]))
-    return Pruned(settings, self._evaluator.metrics, curves, singles, predictions)
+    return Pruned(settings, self._evaluator.metrics(self._task), curves, singles, predictions)
 
   def _gradient(self, params: Params) -> Params:
     """dL/dw, L the loss of the O_PT answer."""

@@ -14,7 +14,7 @@ from finetune_wrappers.models.model import Model
 from finetune_wrappers.tasks.task import Task
 from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.cohort_run import CohortRun
-from finetune_wrappers.training.evaluators import Accuracies, Evaluator
+from finetune_wrappers.training.evaluators import Accuracies, Evaluator, Metric
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.methods import Method, Subset
 from finetune_wrappers.training.objectives import Objective
@@ -45,9 +45,14 @@ class TrainedRun:
   logs: dict[str, np.ndarray]
   diverged_step: int
 
+  @property
+  def metric_names(self) -> tuple[Metric, ...]:
+    """What the M metrics are."""
+    return self.stage.evaluator.metrics(self.stage.task)
+
   def curve(self, name: str, **fields: Any) -> np.ndarray:
     """One metric over the evaluations, float64 [E], such as `curve("acc_pt", c_te=0)`; NaN from where it diverged."""
-    names = [(metric.name, dict(metric.fields)) for metric in self.stage.evaluator.metrics]
+    names = [(metric.name, dict(metric.fields)) for metric in self.metric_names]
     require((name, fields) in names, "curve", (name, fields), ", ".join(map(str, names)))
     values = self.metrics[:, names.index((name, fields))].astype(float)
     return np.where((self.diverged_step >= 0) & (self.steps >= self.diverged_step), np.nan, values)
@@ -56,7 +61,7 @@ class TrainedRun:
     """The metrics at every evaluation with step, seed and all swept values; null values from where it diverged."""
     common = {"stage": self.stage.kind, "seed": self.stage.seed, **self.stage.swept()}
     found = []
-    for metric in self.stage.evaluator.metrics:
+    for metric in self.metric_names:
       curve = self.curve(metric.name, **dict(metric.fields))
       for step, value in zip(self.steps.tolist(), curve.tolist(), strict=True):
         gone = {"diverged": True} if np.isnan(value) else {}

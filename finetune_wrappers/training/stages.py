@@ -193,6 +193,7 @@ class TrainStage(_Keyed, Checked):
     super().__post_init__()
     names = [name for part in self._parts for name in {**traced_values(part), **row_values(part)}]
     twice = {name for name in names if names.count(name) > 1}
+    self.objective.check(self.task)
     require(not twice, "objective, method", sorted(twice), "values of different names, as rows have them side by side")
 
   @property
