@@ -76,7 +76,9 @@ def _parse(argv: list[str]) -> list[str]:
         raise InputError("preset: only names what was chosen after the colon; use --config=FILE:PRESET")
     return rest
   except (KeyError, AttributeError) as error:
-    raise InputError(f"config: {error} is not one of its keys; see configs/common.py") from error
+    raise InputError(
+      f"config: {error} is not one of its keys; see configs/common.py and its setting's *_common.py"
+    ) from error
   except (flags.Error, OSError, TypeError, ValueError, SyntaxError, ImportError) as error:
     raise InputError(_last_line(error)) from error
 

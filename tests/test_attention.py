@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
+from configs import tracr_common
 from experiments.measures import behaviour, data, maps, readings, row_of
 from experiments.models import Trained
 from experiments.tracr import TracrPlan
@@ -19,7 +19,7 @@ from finetune_wrappers.types import Batch, InputError, ModelOutput
 
 
 def config_of(name, **task):
-  config = common.tracr_config("some_figure", "smoke", measures=("maps",), report="maps")
+  config = tracr_common.tracr_config("some_figure", "smoke", measures=("maps",), report="maps")
   config.tasks = (name,)
   config[name].task.update(task)
   return config
