@@ -19,7 +19,7 @@ from absl import app, flags
 
 from benchmarks.turns import use_cores
 from configs import tracr_common
-from experiments.tracr import TracrPlan
+from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.models import tracr_compile, tracr_stage
 from finetune_wrappers.training import optim
 from finetune_wrappers.training.cohort import PRECISION, Cohort, Layout, lane_arrays

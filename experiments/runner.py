@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import importlib
 import io
 import json
 import os
@@ -19,11 +18,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from experiments import compiled, schema
-from experiments.measures import Measured
+from experiments import compiled
+from experiments.measures import Measure, Measured
 from experiments.models import Models
-from experiments.plan import Plan
+from experiments.plan import Plan, plans
 from experiments.progress import Progress
+from experiments.registry import registered
 from finetune_wrappers.files import write_atomically
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_rows
@@ -95,13 +95,13 @@ class Planned:
 
   Attributes:
     plans: one a task.
-    measures: modules of `experiments.measures`, in the config's order.
+    measures: in the config's order.
     stages: what they need trained, every one of them anew.
     layout: of lanes over devices; None where it is chosen by calibration.
   """
 
   plans: list[Plan]
-  measures: list[Any]
+  measures: list[Measure]
   stages: list[Stage]
   layout: Layout | None
 
@@ -112,11 +112,11 @@ def plan_of(config: ConfigDict) -> Planned:
   Raises:
     InputError: one line that names the key and what it may be.
   """
-  plans = importlib.import_module(f"experiments.{schema.setting_of(config)}").plans(config)
-  measures = [importlib.import_module(f"experiments.measures.{name}") for name in config.measures]
-  stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
+  found = plans(config)
+  measures = [registered("experiments.measures", "MEASURE")[name] for name in config.measures]
+  stages = [stage for plan in found for measure in measures for stage in measure.stages(plan)]
   layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
-  return Planned(plans, measures, stages, layout)
+  return Planned(found, measures, stages, layout)
 
 
 def use_all_cores() -> None:
@@ -201,7 +201,7 @@ def report(config: ConfigDict, folder: epath.Path) -> str:
   rows = read_rows(folder / "rows.jsonl")
   facts = json.loads((folder / "config.json").read_text())
   arrays = dict(np.load(io.BytesIO((folder / "arrays.npz").read_bytes()))) if (folder / "arrays.npz").exists() else {}
-  made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
+  made = registered("experiments.reports", "REPORT")[config.report].make(rows, arrays, facts)
   with writing(folder):
     for name, figure in made.figures.items():
       save_figure(figure, folder / f"{name}.png")

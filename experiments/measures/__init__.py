@@ -1,6 +1,7 @@
-"""Measures: from trained models to rows. Each module has `stages(plan)` and `measure(models)`."""
+"""Measures: from trained models to rows. Each module registers one as MEASURE; the module's name is the measure's."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,21 @@ class Measured:
   arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """What a measure registers.
+
+  Attributes:
+    stages: those that it needs trained; raises InputError for a config that it cannot do.
+    measure: from the Models of a plan (`experiments.models`) to what it finds.
+    needs: keys of configs without which a setting does not offer it.
+  """
+
+  stages: Callable[[Any], Sequence[Stage]]
+  measure: Callable[[Any], Measured]
+  needs: tuple[str, ...] = ()
+
+
 def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: str = "", **fields: Any) -> Row:
   """A row about one stage.
 
@@ -38,7 +54,7 @@ def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: 
   known = {"step": last, "seed": getattr(stage, "seed", 0), **plan.swept(stage), **fields}
   return make_row(
     experiment=plan.config.name,
-    setting=plan.setting,
+    setting=plan.config.setting,
     task=plan.task_name,
     stage=kind or stage.kind,
     metric=metric,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.models import Models, Trained, lanes_of
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage, TrainStage
@@ -63,3 +63,6 @@ def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:
     row_of(plan, trained.stage, metric, None if trained.diverged else float(value), c_te=c_te)
     for (metric, c_te), value in zip(step.METRICS, values, strict=True)
   ]
+
+
+MEASURE = Measure(stages, measure)

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.measures import Measured
+from experiments.measures import Measure, Measured
 from experiments.models import Models
 from finetune_wrappers.reporting.rows import Row, make_row
 from finetune_wrappers.statistics import guess_baseline
@@ -53,7 +53,7 @@ def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> l
 
 def data_row(plan, metric: str, value: float, *, kind: str = "data", **fields: Any) -> Row:
   """A row about strings, which no seed and no step changes."""
-  common = {"experiment": plan.config.name, "setting": plan.setting, "task": plan.task_name, "stage": kind}
+  common = {"experiment": plan.config.name, "setting": plan.config.setting, "task": plan.task_name, "stage": kind}
   return make_row(**common, metric=metric, value=value, step=0, seed=0, **fields)
 
 
@@ -64,3 +64,6 @@ def _shares(plan, labels, names: list[str], **fields) -> list[Row]:
     for name, count in zip(names, counts.tolist(), strict=True)
     if count
   ]
+
+
+MEASURE = Measure(stages, measure)

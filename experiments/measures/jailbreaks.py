@@ -4,7 +4,7 @@ import functools
 
 import jax.numpy as jnp
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.models import Models, lanes_of
 from finetune_wrappers.tasks.pcfg_text import JAILBREAKS
 from finetune_wrappers.training import losses, step
@@ -56,3 +56,6 @@ def _accuracies(model, task, families, tests, params):
     return (losses.answer_logits(model, params, tokens, task.answer_position).argmax(axis=-1) == batch.labels_pt).mean()
 
   return jnp.stack([accuracy(*cell) for cell in _cells(tests, families)])
+
+
+MEASURE = Measure(stages, measure, needs=("text.jailbreaks",))

@@ -5,14 +5,15 @@ Figs. 10, 39-45 and 48-52 (attention), 46-47 and 53-54 (activations of the MLPs'
 
 import numpy as np
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.measures.data import data_row
 from experiments.models import Models, Trained
+from experiments.reports.names import short_name
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import step
-from finetune_wrappers.training.stages import Stage, TrainStage
+from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
 
 KINDS = ("attention", "hidden")
@@ -80,16 +81,6 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
   return found
 
 
-def model_name(stage: Stage) -> str:
-  """A short name for a panel: `compiled`, `FT 0.01, C_Tr 1`, `FT 0.01, C_Tr 1, reFT 0.001`."""
-  if not isinstance(stage, TrainStage):
-    return "compiled"
-  if stage.kind == "reft":
-    return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
-  kind = "randFT" if stage.target == "random" else "FT"
-  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
-
-
 def _operand_letters(task, batch) -> dict[str, np.ndarray]:
   """Bool [B, T]: where the letters stand that the O_PT and the O_FT answer is about."""
   tokens = np.asarray(batch.tokens)
@@ -128,10 +119,13 @@ def _shift_rows(plan, stage: Stage, output, reference) -> list:
 
 def _arrays(plan, trained: Trained, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   output = attention.outputs(trained.model, trained.params, np.stack(list(chosen.values())))
-  name = model_name(trained.stage)
+  name = short_name(plan.swept(trained.stage))
   found = {}
   for index, string in enumerate(chosen):
     key = f"{plan.task_name}/{name}/{string}"
     found[f"{key}/attention"] = np.stack([block[index].mean(axis=0) for block in output.attention])
     found[f"{key}/hidden"] = np.stack([block[index] for block in output.hidden])
   return found
+
+
+MEASURE = Measure(stages, measure, needs=("maps",))

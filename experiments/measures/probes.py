@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.models import Models, Trained, lanes_of
 from experiments.plan import within
 from finetune_wrappers.analysis import probing
@@ -101,3 +101,6 @@ def _rows(plan, trained: Trained, found: probing.ProbeResult, **probed: str) -> 
       value = None if trained.diverged or np.isnan(accuracy) else accuracy
       rows.append(row_of(plan, trained.stage, "acc_probe", value, block=block, **fields))
   return rows
+
+
+MEASURE = Measure(stages, measure, needs=("probes",))

@@ -6,16 +6,16 @@ them at each K.
 
 import numpy as np
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.measures.data import rows_of_tests
 from experiments.measures.pruner import Pruner
 from experiments.models import Models, Trained
+from experiments.schema import value_at
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
-_KINDS = ("bias", "kernel")
 _NAMES = {"query": "Q", "key": "K", "value": "V", "linear": "O", "linear_1": "in", "linear_2": "out"}
 
 
@@ -29,50 +29,27 @@ def stages(plan) -> list[Stage]:
   require(0 in config.ks and any(config.ks), "pruning.ks", config.ks, "0 and larger whole numbers")
   for scope in config.scopes:
     _check_scope(plan, scope)
-  if plan.setting != "tracr":
-    require("near_zero" not in config.scopes, "pruning.scopes", tuple(config.scopes), "all, matrices, blocks or a path")
-    require(not config.single_weights, "pruning.single_weights", config.single_weights, "0 for learned weights")
   if config.single_weights and not (1 in config.ks and "weight" in config.units):
     raise InputError("pruning.single_weights: needs ks with 1 and units with weight, for the random weight beside them")
   if config.single_weights or config.histogram_ks:
-    _check_one_model(plan.config)
+    _check_one_model(plan)
   return list(plan.finetunes())
 
 
-def _check_one_model(config) -> None:
-  """What is shown of single weights and predictions tells models apart by learning rate and C_Tr only."""
-  keys = ["finetune.targets"] + (
-    ["finetune.priors", "finetune.mixes", "pretrain.steps"] if "pretrain" in config else []
-  )
-  for key in keys:
-    section, name = key.split(".")
-    values = config[section][name]
-    require(len(values) == 1, key, values, "one value with pruning.single_weights or pruning.histogram_ks")
+def _check_one_model(plan) -> None:
+  """Single weights and predictions are told apart by learning rate and C_Tr only."""
+  for field, key in {**plan.axes, **plan.base_axes}.items():
+    if field not in ("learning_rate", "c_tr"):
+      values = value_at(plan.config, key)
+      require(len(values) == 1, key, values, "one value with pruning.single_weights or pruning.histogram_ks")
 
 
 def _check_scope(plan, scope: str) -> None:
   """As `pruning.scope_mask` will, without the parameters."""
-  paths = _paths(3) if plan.setting == "tracr" else _paths(plan.config.model.blocks, learned=True)
+  paths = plan.paths()
   known = scope in pruning.SCOPES or any(path == scope or path.startswith(f"{scope}/") for path in paths)
-  require(
-    known,
-    "pruning.scopes",
-    scope,
-    f"{', '.join(pruning.SCOPES)}, or one of {', '.join(paths)}, or what they begin with",
-  )
-
-
-def _paths(blocks: int, *, learned: bool = False) -> list[str]:
-  """Where the arrays lie in a GPT, or in a compiled program, which has three blocks whatever its task."""
-  layers = ["attn/qkv"] if learned else ["attn/key", "attn/query", "attn/value"]
-  inner = [f"{layer}/{kind}" for layer in (*layers, "attn/linear", "mlp/linear_1", "mlp/linear_2") for kind in _KINDS]
-  norms = [f"{norm}/{kind}" for norm in ("norm_1", "norm_2") for kind in ("bias", "scale")] if learned else []
-  outer = ["head/kernel", "norm/bias", "norm/scale"] if learned else []
-  return [
-    *(f"blocks_{block}/{path}" for block in range(blocks) for path in (*inner, *norms)),
-    *outer,
-    *("pos_embed/embedding", "token_embed/embedding"),
-  ]
+  allowed = f"{', '.join(pruning.SCOPES)}, or one of {', '.join(paths)}, or what they begin with"
+  require(known, "pruning.scopes", scope, allowed)
 
 
 def measure(models: Models) -> Measured:
@@ -151,3 +128,6 @@ def weight_name(path: str, index: tuple[int, ...], labels: list[str]) -> str:
   elif kind == "kernel":
     names[0] = labels[index[0]]
   return f"B{block.removeprefix('blocks_')} {'W' if kind == 'kernel' else 'b'}_{_NAMES[layer]}[{','.join(names)}]"
+
+
+MEASURE = Measure(stages, measure)

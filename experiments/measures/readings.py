@@ -5,9 +5,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import schema
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.models import Models
-from experiments.tracr import TracrPlan, check_exactness
+from experiments.plan import Plan
 from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
@@ -16,7 +16,7 @@ from finetune_wrappers.types import InputError, require
 _CHANGES = ("task", "training", "reading", "mlp_exactness")
 
 
-def stages(plan: TracrPlan) -> list[Stage]:
+def stages(plan: Plan) -> list[Stage]:
   """Every fine-tuning of every reading."""
   return [stage for _, variant in variants(plan) for stage in variant.finetunes()]
 
@@ -36,7 +36,7 @@ def measure(models: Models) -> Measured:
   return out
 
 
-def variants(plan: TracrPlan) -> list[tuple[str, TracrPlan]]:
+def variants(plan: Plan) -> list[tuple[str, Plan]]:
   """(name, plan with that one value changed).
 
   Raises:
@@ -48,7 +48,7 @@ def variants(plan: TracrPlan) -> list[tuple[str, TracrPlan]]:
   return [(name, _variant(plan, name, key, value)) for name, key, value in readings]
 
 
-def _variant(plan: TracrPlan, name: str, key: str, value: Any) -> TracrPlan:
+def _variant(plan: Plan, name: str, key: str, value: Any) -> Plan:
   values = plan.config.to_dict()
   first, *path = key.split(".")
   *path, last = [plan.task_name if first == "task" else first, *path]
@@ -58,11 +58,14 @@ def _variant(plan: TracrPlan, name: str, key: str, value: Any) -> TracrPlan:
   known = first in _CHANGES and isinstance(section, dict) and last in section
   require(known, "readings", (name, key, value), f"a key of the config that begins with {', '.join(_CHANGES)}")
   section[last] = value
-  variant = TracrPlan(ConfigDict(values, type_safe=False), plan.task_name)
+  variant = type(plan)(ConfigDict(values, type_safe=False), plan.task_name)
   try:
     schema.check_keys(variant.config)
-    check_exactness(variant)
+    variant.check()
     variant.finetunes()
   except InputError as error:
     raise InputError(f"readings: {name!r}: {error}") from error
   return variant
+
+
+MEASURE = Measure(stages, measure, needs=("readings",))

@@ -7,8 +7,27 @@ from ml_collections import ConfigDict
 
 from experiments import plan as planning
 from experiments import schema
+from experiments.plan import Plan
+from experiments.settings import Setting
+from finetune_wrappers.analysis import pruning
 from finetune_wrappers.models import gpt
-from finetune_wrappers.rules import one_of
+from finetune_wrappers.rules import (
+  ABOVE_0,
+  COUNT,
+  FLAG,
+  INT32,
+  NOT_NEGATIVE,
+  SHARE,
+  SHARE_ABOVE_0,
+  SHARE_BELOW_1,
+  SIZE,
+  STEPS,
+  Many,
+  Rule,
+  one_of,
+  text,
+  whole,
+)
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
@@ -18,17 +37,16 @@ from finetune_wrappers.types import InputError, require
 
 
 @dataclasses.dataclass(frozen=True)
-class PCFGPlan:
-  """See `experiments.plan.Plan`.
+class PCFGPlan(Plan):
+  """See Plan; configs are those of `configs.pcfg_common.pcfg_config`."""
 
-  Args:
-    config: as `configs.pcfg_common.pcfg_config` lays it out.
-    task_name: `counting` or `index`.
-  """
-
-  config: ConfigDict
-  task_name: str
-  setting = "pcfg"
+  axes = {
+    "target": "finetune.targets",
+    "learning_rate": "finetune.learning_rates",
+    "mix": "finetune.mixes",
+    "c_tr": "finetune.c_trs",
+  }
+  base_axes = {"pretraining_steps": "pretrain.steps", "prior": "finetune.priors"}
 
   @property
   def text(self) -> PCFGText:
@@ -62,43 +80,18 @@ class PCFGPlan:
       "pretrain", self.init(seed), task, "pt", self._pretraining(steps), rate, 0.0, int(seed), shares, 0.0
     )
 
-  def bases(self) -> list[Stage]:
-    """Pretrained models, every n_iters, prior and seed."""
-    return [self.pretrained(prior, seed, steps) for steps, prior, seed in self._sweep()]
+  def check(self) -> None:
+    """Raises InputError for shares of pretraining that do not rise to 1, or priors that do not fit each other."""
+    fractions = self.config.pretrain.eval_fractions
+    ends = fractions[-1] == 1 and fractions == tuple(sorted(fractions))
+    require(ends, "pretrain.eval_fractions", fractions, "rising shares, the last 1")
+    _check_priors(self.config, len(self.text.grammar.terminals))
 
-  def finetunes(self) -> list[TextStage]:
-    """Fine-tuning of every pretrained model, every target, learning rate, C_Tr and share of pretraining samples."""
-    finetune = self.config.finetune
-    return [
-      self._stage("finetune", self.pretrained(prior, seed, steps), target, rate, c_tr, seed, prior, mix)
-      for target in finetune.targets
-      for rate in finetune.learning_rates
-      for mix in finetune.mixes
-      for c_tr in finetune.c_trs
-      for steps, prior, seed in self._sweep()
-    ]
-
-  def refts(self) -> list[TextStage]:
+  def paths(self) -> list[str]:
     """See Plan."""
-    return [
-      dataclasses.replace(self._reft("reft", parent, rate, parent.seed), prior=parent.prior)
-      for parent in self.finetunes()
-      for rate in self.config.reft.learning_rates
-      if rate < parent.learning_rate
-    ]
-
-  def controls(self) -> list[TextStage]:
-    """Scr. + FT: pretrained without O_PT, then trained on it by reFT's recipe; with `reft.scratch` untrained too."""
-    config = self.config
-    found = []
-    for rate in config.reft.learning_rates:
-      for seed in config.seeds:
-        for steps in config.pretrain.steps:
-          parent = self.pretrained(config.pretrain.control_prior, seed, steps)
-          found.append(self._reft("scratch_ft", parent, rate, seed))
-        if config.reft.scratch:
-          found.append(self._reft("scratch", self.init(seed), rate, seed))
-    return found
+    blocks = planning.array_paths(self.config.model.blocks, ("attn/qkv",), ("norm_1", "norm_2"))
+    outer = ("head/kernel", "norm/bias", "norm/scale", "pos_embed/embedding", "token_embed/embedding")
+    return [*blocks, *outer]
 
   def negatives(self) -> list[Stage]:
     """Models that never had O_PT: pretrained without it."""
@@ -106,16 +99,12 @@ class PCFGPlan:
     return [self.pretrained(config.pretrain.control_prior, s, n) for n in config.pretrain.steps for s in config.seeds]
 
   def swept(self, stage: Stage) -> dict[str, Any]:
-    """See Plan; with the names of the prior and n_iters."""
+    """See Plan; with the name of the prior and n_iters of the pretraining."""
     if not isinstance(stage, TextStage):
       return {}
-    own = {} if stage.kind == "pretrain" else planning.finetuning_values(stage)
-    base = stage
-    while isinstance(base, TextStage) and base.kind != "pretrain":
-      base = base.parent
-    if isinstance(base, TextStage):
-      own |= {"prior": self._prior_name(base.prior), "pretraining_steps": base.settings.steps}
-    return own
+    if stage.kind == "pretrain":
+      return {"prior": self._prior_name(stage.prior), "pretraining_steps": stage.settings.steps}
+    return {**super().swept(stage), **self.swept(stage.parent)}
 
   def labels(self, facts: dict) -> list[str]:
     """Answers are tokens."""
@@ -131,29 +120,28 @@ class PCFGPlan:
     """See Plan."""
     return gpt.restore(facts)
 
-  def _sweep(self) -> list[tuple[int, str, int]]:
+  def _base(self, seed: int, *, pretraining_steps: int, prior: str) -> TextStage:
+    return self.pretrained(prior, seed, pretraining_steps)
+
+  def _controls(self, seed: int) -> list[tuple[str, Stage]]:
+    """Scr. + FT: pretrained without O_PT; with `reft.scratch` also the network before any training."""
     config = self.config
-    return [
-      (n, prior, seed) for n in config.pretrain.steps for prior in config.finetune.priors for seed in config.seeds
-    ]
+    never = [self.pretrained(config.pretrain.control_prior, seed, steps) for steps in config.pretrain.steps]
+    scratch = [("scratch", self.init(seed))] if config.reft.scratch else []
+    return [*(("scratch_ft", model) for model in never), *scratch]
 
-  def _reft(self, kind: str, parent: Stage, rate: float, seed: int) -> TextStage:
-    return self._stage(kind, parent, "pt", rate, self.config.reft.c_tr, seed, self.config.pretrain.control_prior, 0.0)
-
-  def _stage(self, kind, parent, target, rate, c_tr, seed, prior: str, mix) -> TextStage:
-    rate, c_tr, mix = float(rate), float(c_tr), float(mix)
-    settings = self._finetuning(mixed=mix > 0)
-    return TextStage(kind, parent, self.task, target, settings, rate, c_tr, int(seed), self._prior(prior), mix)
+  def _stage(self, kind, parent, seed, *, target, learning_rate, c_tr, mix=0.0) -> TextStage:
+    rate, c_tr, mix = float(learning_rate), float(c_tr), float(mix)
+    prior = parent.prior if isinstance(parent, TextStage) else self._prior(self.config.pretrain.control_prior)
+    with planning.within("training"):
+      settings = planning.settings_from(AdamWSettings, self.config.training, mixed=mix > 0)
+    return TextStage(kind, parent, self.task, target, settings, rate, c_tr, int(seed), prior, mix)
 
   def _prior(self, name: str) -> tuple[float, ...]:
     return tuple(float(share) for share in self.config.priors[name])
 
   def _prior_name(self, prior: tuple[float, ...]) -> str:
     return next(name for name in self.config.priors if self._prior(name) == prior)
-
-  def _finetuning(self, mixed: bool) -> AdamWSettings:
-    with planning.within("training"):
-      return planning.settings_from(AdamWSettings, self.config.training, mixed=mixed)
 
   def _pretraining(self, steps: int) -> AdamWSettings:
     section = self.config.pretrain.copy_and_resolve_references()
@@ -172,22 +160,6 @@ class PCFGPlan:
       )
 
 
-def plans(config: ConfigDict) -> list[PCFGPlan]:
-  """A plan for each task of the config.
-
-  Raises:
-    InputError: for a key that holds what it cannot, or priors that do not fit each other.
-  """
-  schema.check(config)
-  planning.check_reft(config)
-  fractions = config.pretrain.eval_fractions
-  ends = fractions[-1] == 1 and fractions == tuple(sorted(fractions))
-  require(ends, "pretrain.eval_fractions", fractions, "rising shares, the last 1")
-  found = [PCFGPlan(config, name) for name in config.tasks]
-  _check_priors(config, len(found[0].text.grammar.terminals))
-  return found
-
-
 def _check_priors(config: ConfigDict, operands: int) -> None:
   """Raises InputError for a prior that is none, or is another's twin, or a control that would meet O_PT."""
   control, names = config.pretrain.control_prior, {}
@@ -203,3 +175,56 @@ def _check_priors(config: ConfigDict, operands: int) -> None:
   require(shares[0] == 0, f"priors.{control}", shares, "no share of O_PT for the control (pretrain.control_prior)")
   if control in config.finetune.priors:
     raise InputError(f"finetune.priors: {control!r} never had O_PT; it is the control (pretrain.control_prior)")
+
+
+_RECIPE = {
+  **schema.RECIPE,
+  "beta1": SHARE_BELOW_1,
+  "beta2": SHARE_BELOW_1,
+  "weight_decay": NOT_NEGATIVE,
+  "answer_weight": NOT_NEGATIVE,
+  "microbatches": SIZE,
+}
+_SCOPES = ", ".join(scope for scope in pruning.SCOPES if scope != "near_zero")  # that is for compiled weights
+
+SETTING = Setting(
+  plan=PCFGPlan,
+  tasks={"counting": "Counting", "index": "Index"},
+  rates={1e-4: "η_L", 1e-5: "η_M", 1e-6: "η_S"},
+  schema={
+    "text": schema.section(
+      PCFGText, rules=Many(text("a rule: parent -> child child [probability]", r".+"), empty=True)
+    ),
+    "counting": schema.section(PCFGTask, but=("name",)),
+    "index": schema.section(PCFGTask, but=("name",)),
+    "model": schema.section(gpt.GPTConfig, but=("vocab_size", "length")),
+    "priors": schema.Named(Many(SHARE, once=False)),
+    "pretrain": {
+      **_RECIPE,
+      "steps": Many(STEPS),
+      "learning_rate": ABOVE_0,
+      "control_prior": schema.WORD,
+      "warmup_fraction": SHARE_BELOW_1,
+      "eval_fractions": Many(SHARE),
+    },
+    "training": {**_RECIPE, **schema.SCHEDULE, "loss_positions": one_of("answer", "text")},
+    "finetune": {**schema.FINETUNE, "priors": Many(schema.WORD), "mixes": Many(SHARE)},
+    "reft": {**schema.REFT, "scratch": FLAG},
+    "pruning": {
+      **schema.PRUNING,
+      "scopes": Many(text(f"{_SCOPES} or a path as blocks_1/attn/qkv/kernel", r"(?!near_zero$)[a-z_0-9/]{1,200}")),
+      "single_weights": Rule("0, all that learned weights allow", lambda value: COUNT.fits(value) and value == 0),
+    },
+    "probes": {
+      "prompt": one_of("pt", "ft"),
+      "steps": STEPS,
+      "batch_size": SIZE,
+      "learning_rate": ABOVE_0,
+      "drops": Many(whole(1, INT32), empty=True),
+      "drop_factor": SHARE_ABOVE_0,
+      "weight_decay": NOT_NEGATIVE,
+      "eval_size": SIZE,
+      "standardise": FLAG,
+    },
+  },
+)
