@@ -4,8 +4,6 @@ Presets: `smoke` runs the path in seconds and shows nothing; `quick` shows the p
 minutes; `paper` has the paper's numbers.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
 from finetune_wrappers.types import InputError
@@ -66,7 +64,7 @@ def shared_config(name: str, preset: str, *, setting: str, measures: tuple[str, 
   )
 
 
-def training_section(preset: str, *, steps: int, evals: tuple[int, ...], **own: Any) -> ConfigDict:
+def training_section(preset: str, *, steps: int, evals: tuple[int, ...], **own: object) -> ConfigDict:
   """How models are fine-tuned.
 
   Args:

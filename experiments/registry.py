@@ -17,6 +17,6 @@ def registered(package: str, name: str) -> dict[str, Any]:
   Returns:
     Module's name to what it registers, in alphabetical order.
   """
-  names = [module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__)]
+  names = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
   modules = {name: vars(importlib.import_module(f"{package}.{name}")) for name in names}
   return {short: found[name] for short, found in modules.items() if name in found}

@@ -134,7 +134,7 @@ def check_keys(config: ConfigDict) -> None:
     "measures": Many(one_of(*measures)),
     "report": one_of(*(name for name, found in reports.items() if measures.keys() >= {*found.reads})),
   }
-  _check_section("", config, {**choices, **own}, config.setting)
+  _check_section("", config.to_dict(), {**choices, **own}, config.setting)
 
 
 def setting_of(config: ConfigDict) -> Any:
@@ -144,7 +144,7 @@ def setting_of(config: ConfigDict) -> Any:
     InputError: if there is no such setting.
   """
   settings = registered("experiments.settings", "SETTING")
-  one_of(*settings).check("setting", config.get("setting"))
+  one_of(*settings).check("setting", config.to_dict().get("setting"))
   return settings[config.setting]
 
 
@@ -163,7 +163,7 @@ def _has(rules: Mapping[str, Any], wanted: Any) -> bool:
   return all(map(known, wanted.needs))
 
 
-def _check_section(prefix: str, section: ConfigDict, rules: Mapping[str, Any], setting: str) -> None:
+def _check_section(prefix: str, section: Mapping[str, Any], rules: Mapping[str, Any], setting: str) -> None:
   for name in section:
     if name not in rules:
       known = ", ".join(rules)
@@ -174,9 +174,8 @@ def _check_section(prefix: str, section: ConfigDict, rules: Mapping[str, Any], s
       if not isinstance(rule, Optional):
         raise InputError(f"{field}: missing; every config of setting {setting!r} has it")
     elif not isinstance(rule, Mapping | Named):
-      value = section[name]
-      rule.check(field, value.to_dict() if isinstance(value, ConfigDict) else value)
-    elif not isinstance(section[name], ConfigDict):
+      rule.check(field, section[name])
+    elif not isinstance(section[name], Mapping):
       raise InputError(f"{field}: {shown(section[name])} is not a section of keys")
     else:
       inside = {own: rule.rule for own in section[name]} if isinstance(rule, Named) else rule
