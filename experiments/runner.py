@@ -1,4 +1,4 @@
-"""Runs a config: trains what it needs and is missing, measures, writes rows, reports."""
+"""Runs a config: trains its missing stages, measures, writes rows, reports."""
 
 import contextlib
 import dataclasses
@@ -49,7 +49,7 @@ class Ran(NamedTuple):
   Attributes:
     folder: `workdir/<name>` with rows.jsonl, summary.md, figure.png and config.json.
     short: the short table to print; empty on all hosts but the first.
-    diverged: the models that do not count, because their loss became infinite or none.
+    diverged: models that do not count, whose loss or weights became non-finite.
   """
 
   folder: epath.Path
@@ -62,15 +62,15 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
 
   Args:
     config: from a module of `configs`.
-    workdir: stages in it are shared by all experiments.
-    stopping: asked every few seconds whether to save and raise Interrupted.
+    workdir: all experiments share its stages.
+    stopping: called every few seconds; True saves and raises Interrupted.
 
   Returns:
     Where the results are, and what to print.
 
   Raises:
-    InputError: for anything the user can mend; what was trained until then is kept.
-    Interrupted: if `stopping` says so; likewise.
+    InputError: for anything that the user can fix; finished stages are kept.
+    Interrupted: if `stopping` returns True; likewise.
   """
   use_all_cores()
   planned = plan_of(config)
@@ -80,7 +80,7 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-  """Turns a lack of memory into one line."""
+  """Turns out-of-memory errors into an InputError."""
   try:
     yield
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -96,7 +96,7 @@ class Planned:
   Attributes:
     plans: one a task.
     measures: in the config's order.
-    stages: what they need trained, every one of them anew.
+    stages: of all measures; a stage that several need is in it several times.
     layout: of lanes over devices; None where it is chosen by calibration.
   """
 
@@ -107,10 +107,10 @@ class Planned:
 
 
 def plan_of(config: ConfigDict) -> Planned:
-  """Everything that can be wrong about a config is found here: nothing is compiled, read or written.
+  """Plans a config and checks all of it: nothing is compiled, read or written.
 
   Raises:
-    InputError: one line that names the key and what it may be.
+    InputError: one line with the key and the allowed values.
   """
   found = plans(config)
   measures = [registered("experiments.measures", "MEASURE")[name] for name in config.measures]
@@ -120,10 +120,10 @@ def plan_of(config: ConfigDict) -> Planned:
 
 
 def use_all_cores() -> None:
-  """One simulated CPU device a core, so that lanes run side by side.
+  """One simulated CPU device for each core, so that lanes run side by side.
 
-  JAX takes this only before its backend starts; later, as when a notebook has used JAX already, the devices
-  that are there are used. JAX_NUM_CPU_DEVICES overrides it.
+  JAX accepts this only before its backend starts; a notebook that has used JAX already keeps its devices.
+  JAX_NUM_CPU_DEVICES overrides it.
   """
   if "JAX_NUM_CPU_DEVICES" in os.environ:
     return
@@ -134,12 +134,12 @@ def use_all_cores() -> None:
 
 
 def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
-  """Until no stage turns out to be damaged; where it does not end, something else is wrong."""
+  """Runs until no stage turns out to be damaged, a few times at most."""
   for left in reversed(range(_MOST_DAMAGED + 1)):
     try:
       return _run(config, planned, store, stopping)
     except DamagedStage:
-      # Who moves it without a lock could move what another process has just trained.
+      # Without a lock this could move a stage that another process just finished.
       if not left or not store.is_local or jax.process_count() > 1:
         raise
       _set_aside(planned.stages, store)
@@ -150,7 +150,7 @@ def _set_aside(stages: Sequence[Stage], store: Store) -> None:
   """Sets all damaged stages and ancestors aside.
 
   Raises:
-    InputError: where they are too many; then nothing is moved.
+    InputError: if there are too many; then nothing is moved.
   """
   wanted = with_ancestors(stages)
   damaged = {key: error for key, stage in wanted.items() if (error := store.damage(stage))}
@@ -183,7 +183,7 @@ def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
 
 @contextlib.contextmanager
 def _alone(store: Store, name: str) -> Iterator[None]:
-  """Waits until no other run, such as a job of the same array, writes the folder of that name."""
+  """Waits until no other run, such as a job of the same array, writes that folder."""
   while True:
     with store.lock([f"folder-{name}"]) as held:
       if held:
@@ -193,7 +193,7 @@ def _alone(store: Store, name: str) -> Iterator[None]:
 
 
 def report(config: ConfigDict, folder: epath.Path) -> str:
-  """Figures and summary.md from what lies in the folder; trains and measures nothing.
+  """Makes figures and summary.md from the folder's rows; trains and measures nothing.
 
   Returns:
     The short table to print.
@@ -240,14 +240,14 @@ def _measure(config: ConfigDict, planned: Planned, store: Store, progress: Progr
 
 
 def _on_load(show, numbers, stopping) -> None:
-  """A model's measurement begins as it is loaded; a measure may load one twice."""
+  """Shows progress as a model is loaded; a measure may load one twice."""
   if any(hosts.any_of(stopping())):
     raise Interrupted("stopped while measuring; every model is trained")
   show(next(numbers, None))
 
 
 def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
-  """What a number needs to be cited: config, what trained the models, versions, commit."""
+  """Provenance of the numbers: config, devices, layouts, versions, commits."""
   own = [store.facts(stage) for stage in stages]
   devices = sorted({fact["device"] for fact in own})
   layouts = sorted({json.dumps(fact["layout"], sort_keys=True) for fact in own if "layout" in fact})

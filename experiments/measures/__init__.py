@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.plan import Plan
 from finetune_wrappers.reporting.rows import Row, make_row
-from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 @dataclasses.dataclass
@@ -29,8 +29,8 @@ class Measure:
   """What a measure registers.
 
   Attributes:
-    stages: those that it needs trained; raises InputError for a config that it cannot do.
-    measure: from the Models of a plan (`experiments.models`) to what it finds.
+    stages: the stages it needs; raises InputError for a config that it cannot measure.
+    measure: from the Models of a plan (`experiments.models`) to rows and arrays.
     needs: keys of configs without which a setting does not offer it.
   """
 
@@ -50,8 +50,8 @@ def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: 
     kind: the row's `stage`; the stage's own kind by default.
     **fields: `step` (the last by default), and whatever else was swept.
   """
-  last = getattr(getattr(stage, "settings", None), "steps", 0)
-  known = {"step": last, "seed": getattr(stage, "seed", 0), **plan.swept(stage), **fields}
+  trained = isinstance(stage, TrainStage)
+  own = {"step": stage.settings.steps, "seed": stage.seed} if trained else {"step": 0, "seed": 0}
   return make_row(
     experiment=plan.config.name,
     setting=plan.config.setting,
@@ -60,5 +60,5 @@ def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: 
     metric=metric,
     value=value,
     diverged=value is None,
-    **known,
+    **{**own, **plan.swept(stage), **fields},
   )

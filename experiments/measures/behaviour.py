@@ -13,7 +13,7 @@ from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """What is fine-tuned, fine-tuned; with `config.reft.measure` reverse fine-tuned and the controls too."""
+  """Bases and fine-tuned models; with `config.reft.measure` also reverse fine-tuned ones and the controls."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
   return [*plan.bases(), *plan.finetunes(), *reft]
 
@@ -21,9 +21,9 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Accuracy and loss rows.
 
-  Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
-  its end. reFT and control: at every evaluation. Compiled and pretrained models: as they are, asked for this task,
-  whose pretraining may be shared with another.
+  Fine-tuning: the first evaluation, the one at 1K steps if there is one (Tabs. 1 and 5 report it), and the last. reFT
+  and controls: every evaluation. Compiled and pretrained models: evaluated here on this task, since tasks may share a
+  pretrained model.
   """
   plan = models.plan
   out, evaluate = Measured(), None

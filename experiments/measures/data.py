@@ -1,4 +1,4 @@
-"""What the labels look like, and how far guessing gets: beside every accuracy."""
+"""Label distributions and guess baselines, to stand beside every accuracy."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _SAMPLES = 10_000
 
 
 def stages(plan) -> list[Stage]:
-  """The root of what is fine-tuned, which names the labels."""
+  """One root stage, which names the labels."""
   return [root_of(plan.bases()[0])]
 
 
@@ -34,7 +34,7 @@ def measure(models: Models) -> Measured:
 
 
 def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> list[Row]:
-  """Label distributions and guess baselines of the test sets of one size; another size has other strings.
+  """Label distributions and guess baselines of the test sets of one size; each size has its own strings.
 
   Args:
     plan: names the experiment and the task.
@@ -52,7 +52,7 @@ def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> l
 
 
 def data_row(plan, metric: str, value: float, *, kind: str = "data", **fields: Any) -> Row:
-  """A row about strings, which no seed and no step changes."""
+  """A row about strings; it does not depend on seed or step."""
   common = {"experiment": plan.config.name, "setting": plan.config.setting, "task": plan.task_name, "stage": kind}
   return make_row(**common, metric=metric, value=value, step=0, seed=0, **fields)
 

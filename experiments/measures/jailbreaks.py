@@ -1,4 +1,4 @@
-"""Acc. O_PT by family token (App. E.2, Fig. 24): does another token for the same question still reach it?"""
+"""Acc. O_PT by family token (App. E.2, Fig. 24): does another token for the same question still call O_PT?"""
 
 import functools
 
@@ -16,11 +16,11 @@ def stages(plan) -> list[Stage]:
   """Pretrained and fine-tuned models.
 
   Raises:
-    InputError: for a task other than Counting, or pretraining without the further tokens, before anything is trained.
+    InputError: for a task other than Counting, or pretraining without the further tokens.
   """
   if not plan.config.text.jailbreaks:
     raise InputError(
-      "text.jailbreaks: False is not allowed; use True, so that pretraining has the further family tokens"
+      "text.jailbreaks: False is not allowed; use True, which adds the further family tokens to pretraining"
     )
   if plan.task_name != "counting":
     raise InputError(f"tasks: {plan.task_name!r} has no further family tokens; use counting")

@@ -13,7 +13,7 @@ from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import step
-from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.training.stages import Stage, TrainStage
 from finetune_wrappers.types import InputError
 
 KINDS = ("attention", "hidden")
@@ -32,7 +32,7 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Rows `attention_mass` and `activation_shift`; arrays `<task>/<model>/<input>/<attention|hidden>` [blocks, ...].
 
-  Maps are kept for the first seed, rows for all; beside the masses stands what uniform attention would give.
+  Maps are kept for the first seed, rows for all. Each mass has uniform attention's beside it.
   """
   plan = models.plan
   compiled = models.load(plan.bases()[0])
@@ -50,7 +50,7 @@ def measure(models: Models) -> Measured:
     output = None if trained.diverged else attention.outputs(trained.model, trained.params, tests[0].tokens)
     out.rows += _mass_rows(plan, stage, output, marked, blocks=len(reference.attention))
     out.rows += _shift_rows(plan, stage, output, reference)
-    if output is not None and getattr(stage, "seed", plan.config.seeds[0]) == plan.config.seeds[0]:
+    if output is not None and (not isinstance(stage, TrainStage) or stage.seed == plan.config.seeds[0]):
       out.arrays |= _arrays(plan, trained, chosen)
   return out
 
@@ -82,7 +82,7 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
 
 
 def _operand_letters(task, batch) -> dict[str, np.ndarray]:
-  """Bool [B, T]: where the letters stand that the O_PT and the O_FT answer is about."""
+  """Bool [B, T]: positions of the letters that decide the O_PT and the O_FT answer."""
   tokens = np.asarray(batch.tokens)
   ids = np.array([task.symbols.index(letter) for letter in task.letters])
   if isinstance(task, CounterTask):

@@ -17,7 +17,7 @@ from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import Params
 
-# Strings for probes are drawn apart from the test sets and from what scores weights for pruning.
+# Probes have their own strings, apart from the test sets and from pruning's batch.
 _SEED = step.TEST_SEED + 3
 _CONTROL_SAMPLES = 4096
 
@@ -26,7 +26,7 @@ def stages(plan) -> list[Stage]:
   """Pretrained and fine-tuned models, and those that never had O_PT.
 
   Raises:
-    InputError: for settings that cannot be, before anything is trained.
+    InputError: for a setting of the probes that is not allowed.
   """
   _settings(plan)
   return [*plan.bases(), *plan.finetunes(), *plan.negatives()]
@@ -35,9 +35,9 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Rows of stage `probe`: accuracy by block (0: before the first) and by what is read.
 
-  `reads`: `pt` and `ft`, the operands' answers; `control_pt` and `control_ft`, labels that mean nothing
-  (`probing.control_task`). `model` says what was probed: `pretrain`, `finetune`, or `never`, a model that never had
-  O_PT. `family` is the token that asks; with `text.jailbreaks` there are three for Counting (App. E.2).
+  `reads`: `pt` and `ft`, the operands' answers; `control_pt` and `control_ft`, random labels
+  (`probing.control_task`). `model`: `pretrain`, `finetune`, or `never`, a model that never had O_PT. `family`: the
+  prompt's family token; with `text.jailbreaks` Counting has three (App. E.2).
   """
   plan, out = models.plan, Measured()
   settings, wanted, never = _settings(plan), stages(plan), set(plan.negatives())

@@ -1,4 +1,4 @@
-"""The compiled programs behind the pruning figures; one set for all models of a plan."""
+"""The jitted functions behind the pruning figures; one set for all models of a plan."""
 
 import functools
 from typing import Any
@@ -12,7 +12,7 @@ from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training import losses, step
 from finetune_wrappers.types import Params
 
-# The batch that scores weights is drawn apart from the test sets.
+# The batch that scores weights is apart from the test sets.
 _SEED = step.TEST_SEED + 2
 
 

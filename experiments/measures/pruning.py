@@ -1,4 +1,4 @@
-"""Pruning fine-tuned models (Figs. 55-59): what comes back when K weights or neurons are zeroed.
+"""Pruning fine-tuned models (Figs. 55-59): which accuracy returns when K weights or neurons are zeroed.
 
 Every score stands beside random pruning of the same scope: the mean over `random_draws` draws, and the best of
 them at each K.
@@ -23,14 +23,14 @@ def stages(plan) -> list[Stage]:
   """Every fine-tuned model.
 
   Raises:
-    InputError: for what scopes, scores and Ks cannot be together, before anything is trained.
+    InputError: for scopes, scores and Ks that do not fit each other.
   """
   config = plan.config.pruning
   require(0 in config.ks and any(config.ks), "pruning.ks", config.ks, "0 and larger whole numbers")
   for scope in config.scopes:
     _check_scope(plan, scope)
   if config.single_weights and not (1 in config.ks and "weight" in config.units):
-    raise InputError("pruning.single_weights: needs ks with 1 and units with weight, for the random weight beside them")
+    raise InputError("pruning.single_weights: needs 1 among ks and weight among units, to compare with a random weight")
   if config.single_weights or config.histogram_ks:
     _check_one_model(plan)
   return list(plan.finetunes())
@@ -45,7 +45,7 @@ def _check_one_model(plan) -> None:
 
 
 def _check_scope(plan, scope: str) -> None:
-  """As `pruning.scope_mask` will, without the parameters."""
+  """Raises InputError for a scope that `pruning.scope_mask` would refuse; parameters are not needed."""
   paths = plan.paths()
   known = scope in pruning.SCOPES or any(path == scope or path.startswith(f"{scope}/") for path in paths)
   allowed = f"{', '.join(pruning.SCOPES)}, or one of {', '.join(paths)}, or what they begin with"

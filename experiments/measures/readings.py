@@ -1,4 +1,4 @@
-"""Fine-tuning under each reading of what the paper leaves open; rows carry `reading`."""
+"""Fine-tuning under each reading of details that the paper leaves open; rows carry `reading`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
-# What fine-tuning on one task depends on, beside what is swept; `task` stands for the task's own section.
+# Parts of a config that a reading may change; `task` stands for the task's own section.
 _CHANGES = ("task", "training", "reading", "mlp_exactness")
 
 
@@ -37,10 +37,10 @@ def measure(models: Models) -> Measured:
 
 
 def variants(plan: Plan) -> list[tuple[str, Plan]]:
-  """(name, plan with that one value changed).
+  """(name, plan with one value changed) of each reading.
 
   Raises:
-    InputError: for a key that the config lacks, or cannot have that value.
+    InputError: for a key that the config lacks, or a value that is not allowed.
   """
   readings = plan.config.get("readings", ())
   once = len({name for name, *_ in readings}) == len(readings) > 0
