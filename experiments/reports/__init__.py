@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from experiments.reports.names import task_name
 from finetune_wrappers.reporting.plots import Series
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, markdown_table
+from finetune_wrappers.reporting.tables import cell_summary, format_cell, markdown_table
 from finetune_wrappers.rules import Rule
 from finetune_wrappers.statistics import t_quantile
 
@@ -172,6 +172,11 @@ def baseline_section(rows: Iterable[Row], *stages: str) -> tuple[str, str]:
   ]
   text = "Accuracy, in percent, of always giving the most frequent answer of the test set.\n\n"
   return "Guess baselines", text + markdown_table(("task", "test set", "operand", "guess, %"), lines)
+
+
+def four_cells(rows: Sequence[Row]) -> list[str]:
+  """Acc. O_PT and O_FT at C_Te = 0, then at 1, as a table shows them."""
+  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft")]
 
 
 def present(rows: Iterable[Row], field: str) -> list:

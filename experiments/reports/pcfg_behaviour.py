@@ -3,7 +3,18 @@
 With pretraining samples mixed in (App. E.1) each share of them is a model of its own.
 """
 
-from experiments.reports import PLAIN, Made, Report, bar_series, baseline_section, footer, guesses, last_step, present
+from experiments.reports import (
+  PLAIN,
+  Made,
+  Report,
+  bar_series,
+  baseline_section,
+  footer,
+  four_cells,
+  guesses,
+  last_step,
+  present,
+)
 from experiments.reports.names import by_prior, named, order_of, task_name
 from finetune_wrappers.reporting.claims import (
   Claim,
@@ -83,10 +94,10 @@ def _claims(final: list[Row]) -> list[Claim]:
 def _table(before: list[Row], final: list[Row]) -> str:
   lines = []
   for (task, steps, prior), own in group(before, "task", "pretraining_steps", "prior").items():
-    lines.append((task_name(task), steps, "pretrained", prior, "", *_four(own)))
+    lines.append((task_name(task), steps, "pretrained", prior, "", *four_cells(own)))
   for (task, steps, _, _, prior, c_tr), own in sorted(group(final, *_MODEL).items(), key=_order):
     name = named(own[0], "learning_rate", "mix")
-    lines.append((task_name(task), steps, name, prior, f"{c_tr:g}", *_four(own)))
+    lines.append((task_name(task), steps, name, prior, f"{c_tr:g}", *four_cells(own)))
   header = ("task", "n_iters", "rate", "prior", "C_Tr", *(f"O_{o}, C_Te={c}" for c in (0, 1) for o in ("PT", "FT")))
   text = (
     "Accuracies in percent; O_PT is asked for with its own prompt, O_FT with its own. In the test set at C_Te = 0 the "
@@ -98,10 +109,6 @@ def _table(before: list[Row], final: list[Row]) -> str:
 def _order(item) -> tuple:
   task, steps, rate, mix, prior, c_tr = item[0]
   return task, steps, -rate, mix, order_of(prior), c_tr
-
-
-def _four(rows: list[Row]) -> list[str]:
-  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in _METRICS]
 
 
 def _beside_the_papers(found: list[Row]) -> str:

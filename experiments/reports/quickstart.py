@@ -7,6 +7,7 @@ from experiments.reports import (
   Report,
   baseline_section,
   footer,
+  four_cells,
   guesses,
   last_step,
   means,
@@ -50,17 +51,13 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 
 def _behaviour(rows: list[Row]) -> str:
   """Accuracies of every kind of model, with intervals over seeds."""
-  lines = [("compiled (count a)", *_four(select(rows, stage="compile", operand="pt")))]
+  lines = [("compiled (count a)", *four_cells(select(rows, stage="compile", operand="pt")))]
   for own in group(select(rows, stage="finetune"), "learning_rate", "c_tr").values():
-    lines.append((f"fine-tuned, {named(own[0], 'learning_rate', 'c_tr')}", *_four(last_step(own))))
+    lines.append((f"fine-tuned, {named(own[0], 'learning_rate', 'c_tr')}", *four_cells(last_step(own))))
   for setting, own in reversed(models_of(rows)):
-    lines.append((f"then reFT, of {setting.label}", *_four(last_step(own))))
-  lines.append(("Scr. + FT (control)", *_four(last_step(select(rows, stage="scratch_ft")))))
+    lines.append((f"then reFT, of {setting.label}", *four_cells(last_step(own))))
+  lines.append(("Scr. + FT (control)", *four_cells(last_step(select(rows, stage="scratch_ft")))))
   return markdown_table(("model", "O_PT, C_Te=0", "O_FT, C_Te=0", "O_PT, C_Te=1", "O_FT, C_Te=1"), lines)
-
-
-def _four(rows: list[Row]) -> list[str]:
-  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft")]
 
 
 def _wrapper_claim(rows: list[Row]) -> Claim:

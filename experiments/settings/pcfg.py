@@ -9,25 +9,9 @@ from experiments import plan as planning
 from experiments import schema
 from experiments.plan import Plan
 from experiments.settings import Setting
+from finetune_wrappers import rules
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.models import gpt
-from finetune_wrappers.rules import (
-  ABOVE_0,
-  COUNT,
-  FLAG,
-  INT32,
-  NOT_NEGATIVE,
-  SHARE,
-  SHARE_ABOVE_0,
-  SHARE_BELOW_1,
-  SIZE,
-  STEPS,
-  Many,
-  Rule,
-  one_of,
-  text,
-  whole,
-)
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
@@ -52,9 +36,9 @@ class PCFGPlan(Plan):
   def text(self) -> PCFGText:
     """Text and pretraining tasks, from their settings in the config."""
     values = self.config.text.to_dict()
-    rules = values.pop("rules")
+    lines = values.pop("rules")
     with planning.within("text"):
-      return PCFGText(grammar=parse(rules) if rules else PAPER_GRAMMAR, **values)
+      return PCFGText(grammar=parse(lines) if lines else PAPER_GRAMMAR, **values)
 
   @property
   def task(self) -> PCFGTask:
@@ -168,9 +152,9 @@ def _check_priors(config: ConfigDict, operands: int) -> None:
     require(fine, f"priors.{name}", shares, f"{operands} shares that sum to 1, one for each operand")
     twin = names.setdefault(shares, name)  # rows name a prior by its shares
     require(twin == name, f"priors.{name}", shares, f"other shares than those of {twin!r}")
-  one_of(*config.priors).check("pretrain.control_prior", control)
+  rules.one_of(*config.priors).check("pretrain.control_prior", control)
   for name in config.finetune.priors:
-    one_of(*config.priors).check("finetune.priors", name)
+    rules.one_of(*config.priors).check("finetune.priors", name)
   shares = config.priors[control]
   require(shares[0] == 0, f"priors.{control}", shares, "no share of O_PT for the control (pretrain.control_prior)")
   if control in config.finetune.priors:
@@ -179,11 +163,11 @@ def _check_priors(config: ConfigDict, operands: int) -> None:
 
 _RECIPE = {
   **schema.RECIPE,
-  "beta1": SHARE_BELOW_1,
-  "beta2": SHARE_BELOW_1,
-  "weight_decay": NOT_NEGATIVE,
-  "answer_weight": NOT_NEGATIVE,
-  "microbatches": SIZE,
+  "beta1": rules.SHARE_BELOW_1,
+  "beta2": rules.SHARE_BELOW_1,
+  "weight_decay": rules.NOT_NEGATIVE,
+  "answer_weight": rules.NOT_NEGATIVE,
+  "microbatches": rules.SIZE,
 }
 _SCOPES = ", ".join(scope for scope in pruning.SCOPES if scope != "near_zero")  # that is for compiled weights
 
@@ -193,38 +177,42 @@ SETTING = Setting(
   rates={1e-4: "η_L", 1e-5: "η_M", 1e-6: "η_S"},
   schema={
     "text": schema.section(
-      PCFGText, rules=Many(text("a rule: parent -> child child [probability]", r".+"), empty=True)
+      PCFGText, rules=rules.Many(rules.text("a rule: parent -> child child [probability]", r".+"), empty=True)
     ),
     "counting": schema.section(PCFGTask, but=("name",)),
     "index": schema.section(PCFGTask, but=("name",)),
     "model": schema.section(gpt.GPTConfig, but=("vocab_size", "length")),
-    "priors": schema.Named(Many(SHARE, once=False)),
+    "priors": schema.Named(rules.Many(rules.SHARE, once=False)),
     "pretrain": {
       **_RECIPE,
-      "steps": Many(STEPS),
-      "learning_rate": ABOVE_0,
+      "steps": rules.Many(rules.STEPS),
+      "learning_rate": rules.ABOVE_0,
       "control_prior": schema.WORD,
-      "warmup_fraction": SHARE_BELOW_1,
-      "eval_fractions": Many(SHARE),
+      "warmup_fraction": rules.SHARE_BELOW_1,
+      "eval_fractions": rules.Many(rules.SHARE),
     },
-    "training": {**_RECIPE, **schema.SCHEDULE, "loss_positions": one_of("answer", "text")},
-    "finetune": {**schema.FINETUNE, "priors": Many(schema.WORD), "mixes": Many(SHARE)},
-    "reft": {**schema.REFT, "scratch": FLAG},
+    "training": {**_RECIPE, **schema.SCHEDULE, "loss_positions": rules.one_of("answer", "text")},
+    "finetune": {**schema.FINETUNE, "priors": rules.Many(schema.WORD), "mixes": rules.Many(rules.SHARE)},
+    "reft": {**schema.REFT, "scratch": rules.FLAG},
     "pruning": {
       **schema.PRUNING,
-      "scopes": Many(text(f"{_SCOPES} or a path as blocks_1/attn/qkv/kernel", r"(?!near_zero$)[a-z_0-9/]{1,200}")),
-      "single_weights": Rule("0, all that learned weights allow", lambda value: COUNT.fits(value) and value == 0),
+      "scopes": rules.Many(
+        rules.text(f"{_SCOPES} or a path as blocks_1/attn/qkv/kernel", r"(?!near_zero$)[a-z_0-9/]{1,200}")
+      ),
+      "single_weights": rules.Rule(
+        "0, all that learned weights allow", lambda value: rules.COUNT.fits(value) and value == 0
+      ),
     },
     "probes": {
-      "prompt": one_of("pt", "ft"),
-      "steps": STEPS,
-      "batch_size": SIZE,
-      "learning_rate": ABOVE_0,
-      "drops": Many(whole(1, INT32), empty=True),
-      "drop_factor": SHARE_ABOVE_0,
-      "weight_decay": NOT_NEGATIVE,
-      "eval_size": SIZE,
-      "standardise": FLAG,
+      "prompt": rules.one_of("pt", "ft"),
+      "steps": rules.STEPS,
+      "batch_size": rules.SIZE,
+      "learning_rate": rules.ABOVE_0,
+      "drops": rules.Many(rules.whole(1, rules.INT32), empty=True),
+      "drop_factor": rules.SHARE_ABOVE_0,
+      "weight_decay": rules.NOT_NEGATIVE,
+      "eval_size": rules.SIZE,
+      "standardise": rules.FLAG,
     },
   },
 )

@@ -8,21 +8,8 @@ from experiments import schema
 from experiments.measures.maps import KINDS
 from experiments.plan import Plan
 from experiments.settings import Setting
+from finetune_wrappers import rules
 from finetune_wrappers.models import tracr_compile, tracr_stage
-from finetune_wrappers.rules import (
-  ABOVE_0,
-  ANY_WHOLE,
-  COUNT,
-  FLAG,
-  NOT_NEGATIVE,
-  SHARE_BELOW_1,
-  SIZE,
-  Many,
-  Rule,
-  one_of,
-  text,
-  whole,
-)
 from finetune_wrappers.tasks.tracr_tasks import make_task
 from finetune_wrappers.training.optim import TRAINED, TrainSettings
 from finetune_wrappers.training.stages import CompileStage, RootStage, Stage, TrainStage
@@ -103,13 +90,19 @@ class TracrPlan(Plan):
       return planning.settings_from(TrainSettings, self.config.training, **more)
 
 
-def _task(**own: Rule) -> dict[str, Any]:
-  task = {"num_letters": whole(2), "vocab_size": whole(2, 26), "num_pads": COUNT, "q": ANY_WHOLE, **own}
-  return {"task": task, "noise_std": NOT_NEGATIVE, "microbatches": SIZE}
+def _task(**own: rules.Rule) -> dict[str, Any]:
+  task = {
+    "num_letters": rules.whole(2),
+    "vocab_size": rules.whole(2, 26),
+    "num_pads": rules.COUNT,
+    "q": rules.ANY_WHOLE,
+    **own,
+  }
+  return {"task": task, "noise_std": rules.NOT_NEGATIVE, "microbatches": rules.SIZE}
 
 
-_STRINGS = Many(text("a string of letters", r"[a-z]+"), empty=True)
-_READING = Rule(
+_STRINGS = rules.Many(rules.text("a string of letters", r"[a-z]+"), empty=True)
+_READING = rules.Rule(
   "a (name, key, value) of a reading",
   lambda value: isinstance(value, tuple) and len(value) == 3 and all(isinstance(part, str) for part in value[:2]),
 )
@@ -119,25 +112,25 @@ SETTING = Setting(
   tasks={"counter": "Counter", "max_identifier": "Max-identifier"},
   rates={0.1: "η_L", 0.01: "η_M", 0.001: "η_S", 0.0001: "η_VS"},
   schema={
-    "counter": _task(distinct_answers_in_test=FLAG),
-    "max_identifier": _task(rank_pt=SIZE, rank_ft=SIZE),
-    "reading": one_of(*tracr_compile.READINGS),
-    "mlp_exactness": COUNT,
+    "counter": _task(distinct_answers_in_test=rules.FLAG),
+    "max_identifier": _task(rank_pt=rules.SIZE, rank_ft=rules.SIZE),
+    "reading": rules.one_of(*tracr_compile.READINGS),
+    "mlp_exactness": rules.COUNT,
     "training": {
       **schema.RECIPE,
       **schema.SCHEDULE,
-      "momentum": SHARE_BELOW_1,
-      "dampening": SHARE_BELOW_1,
-      "trained": one_of(*TRAINED),
-      "loss_positions": one_of("answer", "letters"),
-      "logit_scale": ABOVE_0,
+      "momentum": rules.SHARE_BELOW_1,
+      "dampening": rules.SHARE_BELOW_1,
+      "trained": rules.one_of(*TRAINED),
+      "loss_positions": rules.one_of("answer", "letters"),
+      "logit_scale": rules.ABOVE_0,
     },
     "maps": {
-      "draw": one_of(*KINDS),
+      "draw": rules.one_of(*KINDS),
       "inputs": {"counter": _STRINGS, "max_identifier": _STRINGS},
-      "drawn": whole(1, 100),
-      "eval_size": SIZE,
+      "drawn": rules.whole(1, 100),
+      "eval_size": rules.SIZE,
     },
-    "readings": schema.Optional(Many(_READING, once=False)),
+    "readings": schema.Optional(rules.Many(_READING, once=False)),
   },
 )
