@@ -1,7 +1,7 @@
 """What the configs of every half share, with the reason beside every number the paper does not give.
 
-Presets: `smoke` runs the path in seconds and shows nothing; `quick` shows the phenomenon on two CPU cores in
-minutes; `paper` has the paper's numbers.
+Presets: `smoke` runs everything in seconds, too small to show anything; `quick` shows the phenomenon on two CPU cores
+in minutes; `paper` has the paper's numbers.
 """
 
 from ml_collections import ConfigDict
@@ -70,7 +70,7 @@ def training_section(preset: str, *, steps: int, evals: tuple[int, ...], **own: 
   Args:
     preset: one of PRESETS.
     steps: iterations.
-    evals: steps to evaluate at, besides the last; later ones are left out.
+    evals: steps of the evaluations before the last; those after it are left out.
     **own: further keys of the half.
   """
   return ConfigDict(

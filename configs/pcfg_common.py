@@ -62,8 +62,8 @@ def _text(preset: str) -> ConfigDict:
   # `spread`: natural text has 13.3 +- 1.1 a's among 40, so a model that guesses the mode scores 35 % and needs no
   # capability; half the pretraining texts are rewritten so that labels are as broad as in fine-tuning (Fig. 16).
   # quick rewrites more, so that 800 steps learn something under the high prior too: Acc. O_PT 80 [62, 97] %, O_FT
-  # 50 [11, 88] % over 5 seeds (results/pcfg_quick/fig05_behaviour). Shares of 0.5 and 0.9 were tried on one seed, which
-  # tells nothing beside that spread.
+  # 50 [11, 88] % over 5 seeds (results/pcfg_quick/fig05_behaviour). Shares of 0.5 and 0.9 were tried on one seed only,
+  # too few beside that spread.
   spread = 0.8 if preset == "quick" else 0.5
   # Labels of Counting cover 0 to 19 (O_PT) and 1 to 20 (O_FT), not 0 to 40: both operands are counted in the same 40
   # tokens, and every pair of answers has to fit. An Index needs room for five nearer occurrences of both: 11 to 40.
@@ -81,7 +81,7 @@ def _probes(preset: str) -> ConfigDict:
   steps = {"smoke": 8, "quick": 400, "paper": 4000}[preset]
   return ConfigDict(
     {
-      # Whose prompt the probed model is given: the capability is one that a prompt for O_PT calls.
+      # Operand that the prompt asks the probed model for; a prompt for O_PT calls the capability.
       "prompt": "pt",
       "steps": steps,
       "batch_size": 8 if preset == "smoke" else 64,
@@ -105,7 +105,7 @@ def _pretrain(preset: str) -> ConfigDict:
     {
       # Each n_iters is a run with a schedule of its own.
       "steps": (steps,),
-      "learning_rate": 1e-3 if preset == "paper" else 2e-3,  # a width of 64 bears more
+      "learning_rate": 1e-3 if preset == "paper" else 2e-3,  # a width of 64 tolerates more
       "control_prior": "without_a",
       "batch_size": {"smoke": 8, "quick": 64, "paper": 96}[preset],  # the paper gives fine-tuning's
       "warmup_fraction": 0.2,

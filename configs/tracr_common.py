@@ -38,7 +38,7 @@ def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: s
 
 def _counter(preset: str) -> ConfigDict:
   """Strings of 45 letters ("about 45") and 2 pads: max_seq_len 47 puts `one` and `tokens:b` on the residual
-  rows 97 and 148 that the paper's weight names B1WV97-0 and B1WK148-1 say."""
+  rows 97 and 148 of the paper's weight names B1WV97-0 and B1WK148-1."""
   letters = {"smoke": 6, "quick": 20, "paper": 45}[preset]
   return ConfigDict(
     {

@@ -8,6 +8,7 @@ from test_configs import NAMES
 from experiments import schema, settings
 from experiments.plan import plans
 from experiments.registry import registered
+from experiments.reports.names import named, short_name
 from finetune_wrappers.types import InputError
 
 _SETTING = """
@@ -73,6 +74,24 @@ def test_a_report_without_the_rows_that_it_reads_is_refused(name):
 def test_what_a_report_cannot_tell_apart_or_lacks_is_refused(name, key, value, message):
   with pytest.raises(InputError, match=rf"\A{key}: [^\n]* is not allowed; {message}\Z"):
     plans(changed(config_of(name), **{key: value}))
+
+
+def test_a_model_is_named_by_the_fields_of_its_row_and_its_settings_words():
+  row = {
+    "setting": "pcfg",
+    "task": "counting",
+    "pretraining_steps": 800,
+    "prior": "low",
+    "target": "random",
+    "mix": 0.1,
+  }
+  row |= {"learning_rate": 1e-4, "c_tr": 1.0, "reft_learning_rate": None}
+  fields = ("task", "pretraining_steps", "target", "learning_rate", "c_tr", "reft_learning_rate", "prior", "mix")
+  assert named(row, *fields) == "Counting, n_iters 800, randFT, η_L 0.0001, C_Tr 1, low prior, 10 % mixed in"
+  compiled = {"setting": "tracr", "task": "max_identifier", "target": "ft", "learning_rate": 1e-4, "mix": None}
+  assert named(compiled, *fields) == "Max-identifier, η_VS 0.0001"
+  assert short_name({"operand": "pt"}) == "compiled"
+  assert short_name(row | {"reft_learning_rate": 1e-5}) == "randFT 0.0001, C_Tr 1, reFT 1e-05"
 
 
 def test_a_new_setting_is_one_new_file(stories):
