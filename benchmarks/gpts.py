@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from benchmarks.turns import torch
 from configs import fig05_behaviour
-from experiments import pcfg
+from experiments.plan import plans
 from finetune_wrappers.models import gpt
 
 RATE = 1e-3
@@ -17,7 +17,7 @@ RATE = 1e-3
 
 def plan_of(size: str) -> Any:
   """The PCFG half at that preset."""
-  return pcfg.plans(fig05_behaviour.get_config(size))[0]
+  return plans(fig05_behaviour.get_config(size))[0]
 
 
 class _Block(nn.Module):

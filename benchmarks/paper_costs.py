@@ -17,7 +17,6 @@ from finetune_wrappers.training.stages import TrainStage, ancestors, root_of
 from finetune_wrappers.training.store import Store
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where compiled models may lie.")
-_SHARED = ("__init__", "common", "pcfg_common")
 
 
 def main(_) -> None:
@@ -26,7 +25,7 @@ def main(_) -> None:
   flops: dict[str, float] = {}
   print("| config | lanes | lane-steps | FLOPs |\n|---|---|---|---|")
   for path in sorted(pathlib.Path("configs").glob("*.py")):
-    if path.stem not in _SHARED:
+    if not path.stem.endswith(("__init__", "common")):
       print(_row(path.stem, store, flops), flush=True)
 
 

@@ -18,8 +18,8 @@ import optax
 from absl import app, flags
 
 from benchmarks.turns import use_cores
-from configs import common
-from experiments.tracr import TracrPlan
+from configs import tracr_common
+from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.models import tracr_compile, tracr_stage
 from finetune_wrappers.training import optim
 from finetune_wrappers.training.cohort import PRECISION, Cohort, Layout, lane_arrays
@@ -126,7 +126,7 @@ def steps_per_second(side, seconds: float) -> float:
 
 def measure(task_name: str, seconds: float) -> str:
   """A line of the table."""
-  plan = TracrPlan(common.tracr_config("speed", "paper", measures=(), report=""), task_name)
+  plan = TracrPlan(tracr_common.tracr_config("speed", "paper", measures=(), report=""), task_name)
   begin = time.perf_counter()
   arrays, facts = tracr_stage.build(plan.task, operand="pt", reading="literal", mlp_exactness=0)
   built = time.perf_counter() - begin

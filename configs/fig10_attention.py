@@ -11,12 +11,12 @@ Cost on 2 CPU cores: smoke 1 minute; quick 4 minutes; paper as fig27_reft, with 
 `--config.max_identifier.task.q=3`.
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figure 10 and its family."""
-  config = common.tracr_config("fig10_attention", preset, measures=("maps", "behaviour"), report="maps")
+  config = tracr_common.tracr_config("fig10_attention", preset, measures=("maps", "behaviour"), report="maps")
   config.finetune.learning_rates = (1e-2,)
   config.reft.measure = True
   return config.lock()

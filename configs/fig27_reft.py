@@ -10,12 +10,12 @@ Cost on 2 CPU cores: smoke 1 minute; quick 6 minutes; paper 15 minutes for Max-i
 Counter (estimates).
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figure 27."""
-  config = common.tracr_config("fig27_reft", preset, measures=("behaviour", "data"), report="revival")
+  config = tracr_common.tracr_config("fig27_reft", preset, measures=("behaviour", "data"), report="revival")
   config.finetune.learning_rates = (1e-1, 1e-2)
   config.reft.measure = True
   return config.lock()

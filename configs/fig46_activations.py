@@ -10,12 +10,12 @@ Cost on 2 CPU cores: smoke 1 minute; quick 3 minutes; paper as tab03_behaviour a
 shares its models.
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figure 46 and its family."""
-  config = common.tracr_config("fig46_activations", preset, measures=("maps", "behaviour"), report="maps")
+  config = tracr_common.tracr_config("fig46_activations", preset, measures=("maps", "behaviour"), report="maps")
   config.finetune.learning_rates = (1e-2,)
   config.maps.draw = "hidden"
   return config.lock()

@@ -10,12 +10,12 @@ Cost on 2 CPU cores: smoke 1 minute; quick 5 minutes; paper: the models of tab03
 about a minute for each Counter model.
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figures 55, 56."""
-  config = common.tracr_config("fig55_single_weights", preset, measures=("pruning", "data"), report="pruning")
+  config = tracr_common.tracr_config("fig55_single_weights", preset, measures=("pruning", "data"), report="pruning")
   config.pruning.single_weights = 4
   config.pruning.ks = (0, 1)
   return config.lock()

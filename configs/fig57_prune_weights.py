@@ -11,11 +11,11 @@ Cost on 2 CPU cores: smoke 1 minute; quick 5 minutes; paper: the models of tab03
 about a minute for each Counter model.
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figure 57."""
-  config = common.tracr_config("fig57_prune_weights", preset, measures=("pruning", "data"), report="pruning")
+  config = tracr_common.tracr_config("fig57_prune_weights", preset, measures=("pruning", "data"), report="pruning")
   config.pruning.scopes = ("near_zero", "all")
   return config.lock()

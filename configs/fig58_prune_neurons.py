@@ -8,11 +8,11 @@ Cost on 2 CPU cores: smoke 1 minute; quick 5 minutes; paper: the models of tab03
 about a minute for each Counter model.
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figure 58."""
-  config = common.tracr_config("fig58_prune_neurons", preset, measures=("pruning", "data"), report="pruning")
+  config = tracr_common.tracr_config("fig58_prune_neurons", preset, measures=("pruning", "data"), report="pruning")
   config.pruning.units = ("neuron",)
   return config.lock()

@@ -8,12 +8,12 @@ Cost on 2 CPU cores: smoke 1 minute; quick 5 minutes; paper: the models of tab03
 about a minute for each Counter model.
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Figure 59."""
-  config = common.tracr_config("fig59_histograms", preset, measures=("pruning", "data"), report="pruning")
+  config = tracr_common.tracr_config("fig59_histograms", preset, measures=("pruning", "data"), report="pruning")
   config.pruning.histogram_ks = (0, 1, 4, 10) if preset != "smoke" else (0, 1)
   config.pruning.ks = (0, 1, 4, 10) if preset != "smoke" else (0, 1)
   return config.lock()

@@ -1,13 +1,8 @@
-"""What all configs of the PCFG half share, with the reason beside every number the paper does not give.
-
-Presets: `smoke` runs the path in seconds and shows nothing; `quick` shows the phenomenon on two CPU cores in
-minutes; `paper` has the paper's numbers.
-"""
+"""The PCFG half's own keys beside those of `configs.common`, with a reason for each number the paper does not give."""
 
 from ml_collections import ConfigDict
 
-from configs.common import PRESETS, REFT, pruning_section
-from finetune_wrappers.types import InputError
+from configs.common import shared_config, training_section
 
 # eta_L, eta_M, eta_S (paper App. C)
 LEARNING_RATES = (1e-4, 1e-5, 1e-6)
@@ -27,24 +22,9 @@ PRIORS = {
 def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: str) -> ConfigDict:
   """A config with every key of the PCFG half; the caller changes what its figure needs and locks it.
 
-  Args:
-    name: of the experiment and of its folder in the workdir.
-    preset: one of PRESETS.
-    measures: modules of `experiments.measures` that run on the trained models.
-    report: module of `experiments.reports` that draws figures and tables from their rows.
-
-  Raises:
-    InputError: for another preset.
+  Arguments and errors are those of `configs.common.shared_config`.
   """
-  if preset not in PRESETS:
-    raise InputError(f"preset: {preset!r} is not one of {', '.join(PRESETS)}")
-  config = ConfigDict()
-  config.name = name
-  config.setting = "pcfg"
-  config.measures = measures
-  config.report = report
-  config.preset = preset
-  config.seeds = {"smoke": (0, 1), "quick": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}[preset]
+  config = shared_config(name, preset, setting="pcfg", measures=measures, report=report)
   config.tasks = ("counting",)
   config.text = _text(preset)
   # Spurious correlation r(x, O_FT) - r(x, O_PT) = q (paper: 1 for Counting; "a constant" for Index).
@@ -56,31 +36,20 @@ def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: st
   config.training = _training(preset)
   # The paper fine-tunes at a tenth (eta_L) to a thousandth (eta_S) of pretraining's rate; quick at about a seventh, the
   # least of three tried (1e-3, 3e-4, 1e-4) at which 200 steps learn O_FT. Rows of the other two are not in results/.
-  rates = {"smoke": (1e-3,), "quick": (3e-4,), "paper": (1e-4, 1e-5)}[preset]
-  config.finetune = ConfigDict(
-    {
-      "learning_rates": rates,
-      "c_trs": C_TRS if preset == "paper" else (0.0, 1.0),
-      "targets": ("ft",),
-      "priors": ("low", "high") if preset == "smoke" else ("low", "medium", "high"),
-      "mixes": (0.0,),  # of mixed-in pretraining samples too only the answer trains, as in the rest of the batch
-      "curves": False,
-    }
-  )
-  # "Same recipe with a smaller learning rate" than the fine-tuning's. reFT strings carry no correlation (C_Tr = 0).
-  rates = {"smoke": (3e-4,), "quick": (1e-4,), "paper": (1e-5, 1e-6)}[preset]
-  config.reft = ConfigDict({**REFT, "learning_rates": rates, "scratch": False})
-  config.pruning = pruning_section(preset)  # its loss is on the answers of the task that is fine-tuned, asked for O_PT
+  config.finetune.learning_rates = {"smoke": (1e-3,), "quick": (3e-4,), "paper": (1e-4, 1e-5)}[preset]
+  if preset == "paper":
+    config.finetune.c_trs = C_TRS
+  config.finetune.priors = ("low", "high") if preset == "smoke" else ("low", "medium", "high")
+  # Of mixed-in pretraining samples, too, only the answer trains, as in the rest of the batch.
+  config.finetune.mixes = (0.0,)
+  config.reft.learning_rates = {"smoke": (3e-4,), "quick": (1e-4,), "paper": (1e-5, 1e-6)}[preset]
+  config.reft.scratch = False
+  # Pruning's loss is on the answers of the task that is fine-tuned, asked for O_PT.
   config.pruning.scopes = ("blocks",)  # embeddings and head left out: a row of theirs is a token, not a neuron
   config.pruning.units = ("neuron",)
   config.pruning.scores = ("gradient", "magnitude")
   if preset == "quick":  # 20 seconds a model instead of 90
     config.pruning.update({"ks": (0, 1, 2, 4, 8, 12, 16, 20), "random_draws": 5, "eval_size": 250})
-  config.probes = _probes(preset)
-  config.lanes_per_program = 0
-  config.layout = ConfigDict({"devices": 1 if preset == "smoke" else 0, "inner": "map"})
-  config.checkpoint_seconds = 60.0
-  config.compilation_cache = "auto"
   return config
 
 
@@ -92,8 +61,8 @@ def _text(preset: str) -> ConfigDict:
   # `spread`: natural text has 13.3 +- 1.1 a's among 40, so a model that guesses the mode scores 35 % and needs no
   # capability; half the pretraining texts are rewritten so that labels are as broad as in fine-tuning (Fig. 16).
   # quick rewrites more, so that 800 steps learn something under the high prior too: Acc. O_PT 80 [62, 97] %, O_FT
-  # 50 [11, 88] % over 5 seeds (results/pcfg_quick/fig05_behaviour). Shares of 0.5 and 0.9 were tried on one seed, which
-  # tells nothing beside that spread.
+  # 50 [11, 88] % over 5 seeds (results/pcfg_quick/fig05_behaviour). Shares of 0.5 and 0.9 were tried on one seed only,
+  # too few beside that spread.
   spread = 0.8 if preset == "quick" else 0.5
   # Labels of Counting cover 0 to 19 (O_PT) and 1 to 20 (O_FT), not 0 to 40: both operands are counted in the same 40
   # tokens, and every pair of answers has to fit. An Index needs room for five nearer occurrences of both: 11 to 40.
@@ -106,25 +75,6 @@ def _model(preset: str) -> ConfigDict:
   return ConfigDict({"blocks": blocks, "heads": heads, "width": width, "compute_dtype": "float32"})
 
 
-def _probes(preset: str) -> ConfigDict:
-  """The paper: 4K iterations at 1e-3, divided by 10 at 2K, 3K and 3.5K. quick: a tenth of them at 10 times the rate."""
-  steps = {"smoke": 8, "quick": 400, "paper": 4000}[preset]
-  return ConfigDict(
-    {
-      # Whose prompt the probed model is given: the capability is one that a prompt for O_PT calls.
-      "prompt": "pt",
-      "steps": steps,
-      "batch_size": 8 if preset == "smoke" else 64,
-      "learning_rate": 1e-3 if preset == "paper" else 1e-2,
-      "drops": (steps // 2, 3 * steps // 4, 7 * steps // 8),
-      "drop_factor": 0.1,
-      "weight_decay": 0.01,
-      "eval_size": 16 if preset == "smoke" else 1024,
-      "standardise": False,
-    }
-  )
-
-
 # The paper names AdamW and its learning rates; the rest are minGPT's defaults.
 _ADAMW = {"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1, "clip_norm": 1.0, "microbatches": 1}
 
@@ -135,7 +85,7 @@ def _pretrain(preset: str) -> ConfigDict:
     {
       # Each n_iters is a run with a schedule of its own.
       "steps": (steps,),
-      "learning_rate": 1e-3 if preset == "paper" else 2e-3,  # a width of 64 bears more
+      "learning_rate": 1e-3 if preset == "paper" else 2e-3,  # a width of 64 tolerates more
       "control_prior": "without_a",
       "batch_size": {"smoke": 8, "quick": 64, "paper": 96}[preset],  # the paper gives fine-tuning's
       "warmup_fraction": 0.2,
@@ -155,16 +105,11 @@ def _training(preset: str) -> ConfigDict:
   evals = (0, 10, 20, 50, *range(100, 1000, 100), *range(1000, 10_001, 500))
   if preset == "quick":
     evals = (0, 5, 10, 20, 30, 40, 50, 75, 100, 150, 200)
-  return ConfigDict(
-    {
-      "steps": steps,
-      "batch_size": {"smoke": 8, "quick": 64, "paper": 96}[preset],
-      "warmup_steps": steps // 5,
-      "final_fraction": 0.01,
-      "loss_positions": "answer",
-      "answer_weight": 0.0,
-      "eval_steps": tuple(e for e in evals if e < steps) + (steps,),
-      "eval_size": {"smoke": 32, "quick": 300, "paper": 500}[preset],
-      **_ADAMW,
-    }
+  return training_section(
+    preset,
+    steps=steps,
+    evals=evals,
+    batch_size={"smoke": 8, "quick": 64, "paper": 96}[preset],
+    eval_size={"smoke": 32, "quick": 300, "paper": 500}[preset],
+    **_ADAMW,
   )

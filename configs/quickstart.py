@@ -9,12 +9,14 @@ shows the phenomenon, not the paper's numbers (results/ holds what was run of th
 Cost on 2 CPU cores: smoke 20 seconds; quick 1 minute; paper (45 letters, 10K steps, 5 seeds) 2 hours (estimate).
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of `make demo`."""
-  config = common.tracr_config("quickstart", preset, measures=("behaviour", "pruning", "data"), report="quickstart")
+  config = tracr_common.tracr_config(
+    "quickstart", preset, measures=("behaviour", "pruning", "data"), report="quickstart"
+  )
   config.tasks = ("counter",)
   config.finetune.learning_rates = (1e-1,)
   config.reft.measure = True

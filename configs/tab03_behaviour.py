@@ -12,12 +12,12 @@ Cost on 2 CPU cores: smoke 1 minute; quick (20-letter Counter, 2K steps, 3 seeds
 a minute and 7 minutes a lane with both cores at work; older machines took three times as long).
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Table 3."""
-  config = common.tracr_config("tab03_behaviour", preset, measures=("behaviour", "data"), report="behaviour")
+  config = tracr_common.tracr_config("tab03_behaviour", preset, measures=("behaviour", "data"), report="behaviour")
   if preset == "paper":
-    config.finetune.c_trs = common.C_TRS
+    config.finetune.c_trs = tracr_common.C_TRS
   return config.lock()

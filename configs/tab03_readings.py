@@ -2,7 +2,7 @@
 
 The paper states neither momentum, nor a gradient clip, nor a noise that leaves the compiled capability whole, nor
 which positions and parameters the loss and the updates cover. Each row of the table changes one of them from the
-default of `configs/common.py`. Nothing is chosen by its closeness to the paper's table; this shows what a choice
+default of `configs/tracr_common.py`. Nothing is chosen by its closeness to the paper's table; this shows what a choice
 would have done. Momentum 0, averaged momentum and a clip of 0.1 are nearly one reading: where every gradient is
 clipped, each makes steps a tenth as long.
 
@@ -11,7 +11,7 @@ clipped, each makes steps a tenth as long.
 Cost on 2 CPU cores: smoke 2 minutes; quick 17 minutes; paper 1 hour for Max-identifier, 7 for Counter (estimates).
 """
 
-from configs import common
+from configs import tracr_common
 
 READINGS = (
   # (name, key, value); `task.` stands for the task's own section
@@ -33,7 +33,7 @@ READINGS = (
 
 def get_config(preset: str = "quick"):
   """The config of the readings."""
-  config = common.tracr_config("tab03_readings", preset, measures=("readings", "data"), report="readings")
+  config = tracr_common.tracr_config("tab03_readings", preset, measures=("readings", "data"), report="readings")
   config.readings = READINGS[:3] if preset == "smoke" else READINGS
   config.seeds = (0,)
   if preset != "paper":

@@ -10,12 +10,12 @@ with; its set-up is.
 Cost on 2 CPU cores: smoke 1 minute; quick 12 minutes; paper 1 hour for Max-identifier, 6 for Counter (estimates).
 """
 
-from configs import common
+from configs import tracr_common
 
 
 def get_config(preset: str = "quick"):
   """The config of Table 4."""
-  config = common.tracr_config("tab04_reft_grid", preset, measures=("behaviour", "data"), report="revival")
+  config = tracr_common.tracr_config("tab04_reft_grid", preset, measures=("behaviour", "data"), report="revival")
   config.finetune.learning_rates = (1e-1, 1e-2, 1e-3)
   config.reft.measure = True
   config.reft.learning_rates = (1e-2, 1e-3, 1e-4)

@@ -1,7 +1,7 @@
 """Several hosts that run one command: flags, and JAX's own distributed runtime.
 
-Every host is given the same command. TPU pods, SLURM and Open MPI tell JAX the rest (`--distributed` is enough);
-elsewhere three flags do.
+Every host runs the same command. On TPU pods, SLURM and Open MPI JAX finds the rest (`--distributed` is enough);
+elsewhere three flags give it.
 """
 
 from typing import Any
@@ -11,16 +11,16 @@ from absl import flags
 from finetune_wrappers.types import InputError, require
 
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Train on several hosts, each of which runs this command.")
-_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where JAX cannot find it out.")
-_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many hosts, where JAX cannot find it out.")
-_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0, where JAX cannot find it out.")
+_COORDINATOR = flags.DEFINE_string("coordinator_address", None, "host:port of process 0, where JAX cannot find it.")
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many hosts, where JAX cannot find it.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Number of this host, from 0, where JAX cannot find it.")
 
 
 def join() -> None:
-  """Joins the other hosts, if `--distributed` says so; before anything asks JAX for a device.
+  """With `--distributed`, joins the other hosts; call it before anything asks JAX for a device.
 
   Raises:
-    InputError: for flags that do not fit, or hosts that are not found.
+    InputError: for flags that do not fit each other, or hosts that are not found.
   """
   given: dict[str, Any] = {flag.name: flag.value for flag in (_COORDINATOR, _PROCESSES, _PROCESS)}
   if not DISTRIBUTED.value:

@@ -3,18 +3,18 @@
 `config.compilation_cache` is `auto` (on accelerators only), `on` or `off`. A folder that the user chose, by
 JAX_COMPILATION_CACHE_DIR or in JAX, is used whatever the config says.
 
-On a CPU it is opt-in, since what can go wrong there ends the process, and no Python code can catch it:
+On a CPU it is opt-in: two failures there end the process, and no Python code can catch them:
 
-* An entry is machine code, and its key does not name the processor (jax 0.10 to 0.12). A workdir on a shared disk then
-  offers one machine the other's code, of which XLA only logs that it may end in an illegal instruction. Entries
-  are therefore kept in a folder for each kind of processor. On some processors XLA refuses its own entries for such a
-  reason (jax issue 38445), and nothing is gained.
-* Every program, compiled or read, holds memory mappings until it is dropped (11 for a small one), of which
-  Linux allows a process 65 530. One that has thousands of programs aborts in the next compilation or reading; the
-  cache neither causes nor prevents that.
+* An entry is machine code, and its key does not name the processor (jax 0.10 to 0.12). On a shared disk one machine
+  could load another's code, for which XLA only logs that it may end in an illegal instruction. Each kind of processor
+  therefore has its own folder. On some processors XLA refuses even its own entries (jax issue 38445), and nothing is
+  gained.
+* Every program, compiled or read, holds memory mappings until it is dropped (11 for a small one); Linux allows a
+  process 65 530. With thousands of programs the next compilation or reading aborts; the cache neither causes nor
+  prevents that.
 
-What is read is what was written, so results are the same to the bit. An entry that is damaged, half-written by another
-process or cannot be written costs a warning and a compilation. Programs that compiled in less than JAX's
+Entries are read as they were written, so results are the same to the bit. An entry that is damaged, half-written by
+another process or not writable costs a warning and a compilation. Programs that compiled in less than JAX's
 jax_persistent_cache_min_compile_time_secs (1 second) are not kept. The folder may be deleted at any time.
 """
 
@@ -38,7 +38,7 @@ _OPTION = "jax_compilation_cache_dir"
 
 @contextlib.contextmanager
 def reused(choice: str, workdir: str) -> Iterator[None]:
-  """Within it, programs are read from and kept in `workdir/compiled`, if that was chosen.
+  """A context in which programs are read from and kept in `workdir/compiled`, if the choice says so.
 
   Args:
     choice: one of CHOICES.
@@ -68,13 +68,13 @@ def folder(workdir: str) -> epath.Path:
 
 
 def _use(path: str | None) -> None:
-  """Sets the folder; JAX otherwise keeps the first for as long as the process lives."""
+  """Sets the folder; without the reset JAX keeps the first one."""
   jax.config.update(_OPTION, path)
   compilation_cache.reset_cache()
 
 
 def _processor() -> str:
-  """What decides whether machine code runs: the architecture and, where the system tells them, its extensions."""
+  """Decides whether machine code runs: the architecture and, where known, its extensions."""
   found = {platform.machine(), platform.processor()}
   with contextlib.suppress(OSError):
     lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()

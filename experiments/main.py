@@ -32,17 +32,17 @@ def main(argv: list[str]) -> None:
   if _CONFIG.value is None:
     raise InputError("config: missing; use --config=configs/<name>.py:<preset>, as configs/quickstart.py:quick")
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file it reads
   quiet.hush_failed_saves()
   if not _DRY_RUN.value:
     cluster.join()
-  # Imported here, so that --help does not wait for JAX.
+  # Imported late: --help does not wait for JAX.
   from experiments import runner
   from finetune_wrappers.training import hosts
 
   if _DRY_RUN.value:
     if cluster.DISTRIBUTED.value:
-      raise InputError("dry_run: not together with --distributed; one host alone can tell")
+      raise InputError("dry_run: not together with --distributed; run it on one host")
     from experiments import dry_run
 
     print(dry_run.describe(_CONFIG.value, _WORKDIR.value))
@@ -67,22 +67,24 @@ def main(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """Flags, with everything a config file or an override can raise as one line."""
+  """Parses flags; any error of a config file or an override becomes one line."""
   try:
     rest = flags.FLAGS(argv)
     if _CONFIG.value is not None:
       str(_CONFIG.value.setting)  # config_flags raises for a missing file only when the config is used
       if "preset" in config_flags.get_override_values(flags.FLAGS["config"]):
-        raise InputError("preset: only names what was chosen after the colon; use --config=FILE:PRESET")
+        raise InputError("preset: is chosen after the colon; use --config=FILE:PRESET")
     return rest
   except (KeyError, AttributeError) as error:
-    raise InputError(f"config: {error} is not one of its keys; see configs/common.py") from error
+    raise InputError(
+      f"config: {error} is not one of its keys; see configs/common.py and its setting's *_common.py"
+    ) from error
   except (flags.Error, OSError, TypeError, ValueError, SyntaxError, ImportError) as error:
     raise InputError(_last_line(error)) from error
 
 
 def _last_line(error: Exception) -> str:
-  """The error without the traceback that config_flags puts into it."""
+  """The error without config_flags' traceback."""
   text = str(error).strip()
   if "Traceback" in text:
     return text.splitlines()[-1].rpartition("Error: ")[2].strip()

@@ -1,4 +1,4 @@
-"""Trained models, read from the stage store for the measures."""
+"""Loads trained models from the stage store for the measures."""
 
 import dataclasses
 import functools
@@ -17,10 +17,10 @@ from finetune_wrappers.types import Params
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """One finished stage and what a measure needs beside it.
+  """A finished stage with its model and evaluations.
 
   Attributes:
-    stage: what it is.
+    stage: its description.
     model: as the stage's weights need it.
     params: float32 pytree.
     compiled: the weights of the chain's root: as Tracr compiled them, without noise, or before any training.
@@ -31,7 +31,7 @@ class Trained:
     logs: likewise what the objective logs, by name.
     steps: where they were evaluated, [E].
     diverged_step: first step whose loss was not finite, or -1.
-    device: what trained it.
+    device: that it was trained on.
   """
 
   stage: Stage
@@ -54,17 +54,17 @@ class Trained:
 
 
 class Models:
-  """Loads the stages of one plan; each compiled root once.
+  """Loads the stages of one plan; each root once.
 
   Args:
     store: filled by a Trainer.
     plan: of one task.
-    on_load: called before a stage is loaded, to show how far a measure has come.
+    on_load: called before a stage is loaded, to show progress.
   """
 
   def __init__(self, store: Store, plan: Plan, on_load: Callable[[], None] = lambda: None):
     self._on_load = on_load
-    self.plan: Any = plan  # measures of one setting know more of it than Plan says
+    self.plan: Any = plan  # a measure of one setting uses more of it than Plan has
     self._store = store
     self._root = functools.cache(self._store.load)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Progress:
-  """Counts lane-steps, then models that are measured; a context manager, so that a bar's line ends whatever happens."""
+  """Counts lane-steps, then measured models; a context manager, so that the bar's line always ends."""
 
   def __init__(self) -> None:
     self._bar: Any = None
@@ -19,7 +19,7 @@ class Progress:
       self._bar.close()
 
   def __call__(self, done: int | None, total: int, text: str) -> None:
-    """Shows `done` (None: as many as before) of `total`, and what is being done."""
+    """Shows `done` (None: as before) of `total`, and the text."""
     if self._bar is None:
       from tqdm import tqdm
 

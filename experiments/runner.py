@@ -1,9 +1,8 @@
-"""Runs a config: trains what it needs and is missing, measures, writes rows, reports."""
+"""Runs a config: trains its missing stages, measures, writes rows, reports."""
 
 import contextlib
 import dataclasses
 import functools
-import importlib
 import io
 import json
 import os
@@ -19,11 +18,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from experiments import compiled, schema
-from experiments.measures import Measured
+from experiments import compiled
+from experiments.measures import Measure, Measured
 from experiments.models import Models
-from experiments.plan import Plan
+from experiments.plan import Plan, plans
 from experiments.progress import Progress
+from experiments.registry import registered
 from finetune_wrappers.files import write_atomically
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_rows
@@ -50,7 +50,7 @@ class Ran(NamedTuple):
   Attributes:
     folder: `workdir/<name>` with rows.jsonl, summary.md, figure.png and config.json.
     short: the short table to print; empty on all hosts but the first.
-    diverged: the models that do not count, because their loss became infinite or none.
+    diverged: models that do not count, whose loss or weights became non-finite.
   """
 
   folder: epath.Path
@@ -63,15 +63,15 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
 
   Args:
     config: from a module of `configs`.
-    workdir: stages in it are shared by all experiments.
-    stopping: asked every few seconds whether to save and raise Interrupted.
+    workdir: all experiments share its stages.
+    stopping: called every few seconds; True saves and raises Interrupted.
 
   Returns:
     Where the results are, and what to print.
 
   Raises:
-    InputError: for anything the user can mend; what was trained until then is kept.
-    Interrupted: if `stopping` says so; likewise.
+    InputError: for anything that the user can fix; finished stages are kept.
+    Interrupted: if `stopping` returns True; likewise.
   """
   use_all_cores()
   planned = plan_of(config)
@@ -81,7 +81,7 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-  """Turns a lack of memory into one line."""
+  """Turns out-of-memory errors into an InputError."""
   try:
     yield
   except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -96,35 +96,35 @@ class Planned:
 
   Attributes:
     plans: one a task.
-    measures: modules of `experiments.measures`, in the config's order.
-    stages: what they need trained, every one of them anew.
+    measures: in the config's order.
+    stages: of all measures; a stage that several need is in it several times.
     layout: of lanes over devices; None where it is chosen by calibration.
   """
 
   plans: list[Plan]
-  measures: list[Any]
+  measures: list[Measure]
   stages: list[Stage]
   layout: Layout | None
 
 
 def plan_of(config: ConfigDict) -> Planned:
-  """Everything that can be wrong about a config is found here: nothing is compiled, read or written.
+  """Plans a config and checks all of it: nothing is compiled, read or written.
 
   Raises:
-    InputError: one line that names the key and what it may be.
+    InputError: one line with the key and the allowed values.
   """
-  plans = importlib.import_module(f"experiments.{schema.setting_of(config)}").plans(config)
-  measures = [importlib.import_module(f"experiments.measures.{name}") for name in config.measures]
-  stages = [stage for plan in plans for measure in measures for stage in measure.stages(plan)]
+  found = plans(config)
+  measures = [registered("experiments.measures", "MEASURE")[name] for name in config.measures]
+  stages = [stage for plan in found for measure in measures for stage in measure.stages(plan)]
   layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
-  return Planned(plans, measures, stages, layout)
+  return Planned(found, measures, stages, layout)
 
 
 def use_all_cores() -> None:
-  """One simulated CPU device a core, so that lanes run side by side.
+  """One simulated CPU device for each core, so that lanes run side by side.
 
-  JAX takes this only before its backend starts; later, as when a notebook has used JAX already, the devices
-  that are there are used. JAX_NUM_CPU_DEVICES overrides it.
+  JAX accepts this only before its backend starts; a notebook that has used JAX already keeps its devices.
+  JAX_NUM_CPU_DEVICES overrides it.
   """
   if "JAX_NUM_CPU_DEVICES" in os.environ:
     return
@@ -135,12 +135,12 @@ def use_all_cores() -> None:
 
 
 def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
-  """Until no stage turns out to be damaged; where it does not end, something else is wrong."""
+  """Runs until no stage turns out to be damaged, a few times at most."""
   for left in reversed(range(_MOST_DAMAGED + 1)):
     try:
       return _run(config, planned, store, stopping)
     except DamagedStage:
-      # Who moves it without a lock could move what another process has just trained.
+      # Without a lock this could move a stage that another process just finished.
       if not left or not store.is_local or jax.process_count() > 1:
         raise
       _set_aside(planned.stages, store)
@@ -151,7 +151,7 @@ def _set_aside(stages: Sequence[Stage], store: Store) -> None:
   """Sets all damaged stages and ancestors aside.
 
   Raises:
-    InputError: where they are too many; then nothing is moved.
+    InputError: if there are too many; then nothing is moved.
   """
   wanted = with_ancestors(stages)
   damaged = {key: error for key, stage in wanted.items() if (error := store.damage(stage))}
@@ -184,7 +184,7 @@ def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
 
 @contextlib.contextmanager
 def _alone(store: Store, name: str) -> Iterator[None]:
-  """Waits until no other run, such as a job of the same array, writes the folder of that name."""
+  """Waits until no other run, such as a job of the same array, writes that folder."""
   while True:
     with store.lock([f"folder-{name}"]) as held:
       if held:
@@ -194,7 +194,7 @@ def _alone(store: Store, name: str) -> Iterator[None]:
 
 
 def report(config: ConfigDict, folder: epath.Path) -> str:
-  """Figures and summary.md from what lies in the folder; trains and measures nothing.
+  """Makes figures and summary.md from the folder's rows; trains and measures nothing.
 
   Returns:
     The short table to print.
@@ -202,7 +202,7 @@ def report(config: ConfigDict, folder: epath.Path) -> str:
   rows = read_rows(folder / "rows.jsonl")
   facts = json.loads((folder / "config.json").read_text())
   arrays = dict(np.load(io.BytesIO((folder / "arrays.npz").read_bytes()))) if (folder / "arrays.npz").exists() else {}
-  made = importlib.import_module(f"experiments.reports.{config.report}").make(rows, arrays, facts)
+  made = registered("experiments.reports", "REPORT")[config.report].make(rows, arrays, facts)
   with writing(folder):
     for name, figure in made.figures.items():
       save_figure(figure, folder / f"{name}.png")
@@ -241,14 +241,14 @@ def _measure(config: ConfigDict, planned: Planned, store: Store, progress: Progr
 
 
 def _on_load(show, numbers, stopping) -> None:
-  """A model's measurement begins as it is loaded; a measure may load one twice."""
+  """Shows progress as a model is loaded; a measure may load one twice."""
   if any(hosts.any_of(stopping())):
     raise Interrupted("stopped while measuring; every model is trained")
   show(next(numbers, None))
 
 
 def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
-  """What a number needs to be cited: config, what trained the models, versions, commit."""
+  """Provenance of the numbers: config, devices, layouts, versions, commits."""
   own = [store.facts(stage) for stage in stages]
   devices = sorted({fact["device"] for fact in own})
   layouts = sorted({json.dumps(fact["layout"], sort_keys=True) for fact in own if "layout" in fact})

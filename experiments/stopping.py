@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the part of training at hand is finished and saved, then the command ends."""
+"""SIGINT and SIGTERM: training saves at its next chance, then the command ends."""
 
 import signal
 import sys
@@ -6,9 +6,9 @@ from types import FrameType
 
 
 class Stopping:
-  """Whether the process was told to stop; a context manager, within which it decides when.
+  """Whether a signal asked the process to stop; a context manager.
 
-  The first signal is remembered; a second one stops at once, and what was done since the last checkpoint is lost.
+  The first signal is remembered; a second one stops at once and loses the steps since the last checkpoint.
 
   Attributes:
     signal: number of the first signal, or 0.

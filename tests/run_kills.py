@@ -15,16 +15,8 @@ import sys
 import time
 import traceback
 
-# Imported before the forks, once for all; nothing here may ask JAX for a device.
-import experiments.measures.behaviour
-import experiments.measures.data
-import experiments.measures.probes
-import experiments.pcfg
-import experiments.reports.behaviour
-import experiments.reports.pcfg_behaviour
-import experiments.reports.probes
-import experiments.tracr  # noqa: F401
 from experiments import progress, runner
+from experiments.registry import registered
 
 EVERY_OTHER = tuple(range(0, 41, 2))  # as many checkpoints
 CHANGES = {
@@ -101,6 +93,10 @@ def main(setting, kills, seed, folder):
     taken.append(count)
   print(json.dumps(taken))
 
+
+# Imported before the forks, once for all; nothing here may ask JAX for a device.
+for package, attribute in (("settings", "SETTING"), ("measures", "MEASURE"), ("reports", "REPORT")):
+  registered(f"experiments.{package}", attribute)
 
 if __name__ == "__main__":
   main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4]))

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
+from configs import tracr_common
 from experiments.measures import behaviour, data, maps, readings, row_of
 from experiments.models import Trained
-from experiments.tracr import TracrPlan
+from experiments.reports.names import short_name
+from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.analysis import attention, observe
 from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.models.tracr_model import TracrTransformer
@@ -20,7 +21,7 @@ from finetune_wrappers.types import Batch, InputError, ModelOutput
 
 
 def config_of(name, **task):
-  config = common.tracr_config("some_figure", "smoke", measures=("maps",), report="maps")
+  config = tracr_common.tracr_config("some_figure", "smoke", measures=("maps",), report="maps")
   config.tasks = (name,)
   config[name].task.update(task)
   return config
@@ -236,7 +237,7 @@ def test_rows_carry_what_was_swept(stages):
   assert row == {**common_fields, "stage": "reft", "metric": "acc_pt", "value": 0.25, "c_te": 1, **tuned, **reversed_}
   named = row_of(plan, finetune, "acc_pt", 0.5, kind="prune", step=3, k=2)
   assert (named["stage"], named["step"], named["k"]) == ("prune", 3, 2)
-  assert maps.model_name(reft) == "randFT 0.1, C_Tr 0.5, reFT 0.01"
+  assert short_name(plan.swept(reft)) == "randFT 0.1, C_Tr 0.5, reFT 0.01"
 
 
 def test_a_diverged_lane_has_null_values_from_there_on(stages, small):

@@ -12,9 +12,7 @@ from finetune_wrappers.training.stages import root_of
 from finetune_wrappers.types import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NAMES = sorted(
-  path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in ("__init__", "common", "pcfg_common")
-)
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if not path.stem.endswith(("__init__", "common")))
 
 
 @pytest.fixture(scope="module")

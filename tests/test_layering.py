@@ -104,6 +104,13 @@ def test_configs_are_numbers_and_sweep_axes_only():
     assert {name.split(".")[0] for name in names} <= {"configs", "finetune_wrappers", "ml_collections"}, path.name
 
 
+def test_settings_are_known_to_nobody_and_not_to_each_other():
+  for path in (ROOT / "experiments").rglob("*.py"):
+    names = imports_of(path.relative_to(ROOT))
+    known = {name for name in names if name.startswith("experiments.settings.")}
+    assert known <= {"experiments.settings.Setting"}, path
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_files_are_short(folder):
   lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}

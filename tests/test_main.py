@@ -9,8 +9,9 @@ import time
 import pytest
 
 from configs import quickstart, tab03_behaviour
-from experiments import runner, tracr
+from experiments import runner
 from experiments.measures import maps, pruning
+from experiments.plan import plans
 from finetune_wrappers.types import InputError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -108,7 +109,7 @@ def test_q_that_no_string_can_satisfy_is_refused():
   config.unlock()
   config.max_identifier.task.q = 1
   with pytest.raises(InputError, match=r"\Amax_identifier.task.q: no string .* use 2 to 19"):
-    tracr.plans(config)
+    plans(config)
 
 
 def test_inputs_of_maps_and_pruning_are_checked_before_training():
@@ -117,15 +118,15 @@ def test_inputs_of_maps_and_pruning_are_checked_before_training():
   for string, words in (("abczzz", "vocabulary"), ("ab", "use 6"), ("abc12", "letters")):
     config.maps.inputs.counter = (string,)
     with pytest.raises(InputError, match=rf"\Amaps.inputs.counter: [^\n]*{words}"):
-      maps.stages(tracr.plans(config)[0])
+      maps.stages(plans(config)[0])
   config.maps.inputs.counter = ()
   for scope in ("luck", "blocks_9", "blocks_0/attn/qkv"):
     config.pruning.scopes = (scope,)
     with pytest.raises(InputError, match=rf"\Apruning.scopes: '{scope}'"):
-      pruning.stages(tracr.plans(config)[0])
+      pruning.stages(plans(config)[0])
   config.pruning.scores = ("luck",)
   with pytest.raises(InputError, match="pruning.scores: 'luck'"):
-    tracr.plans(config)
+    plans(config)
 
 
 def test_weight_names_are_the_papers():

@@ -224,13 +224,13 @@ def test_any_two_places_can_be_had():
   ("fields", "words"),
   [
     ({"window": 433}, "window: 433 .* 1 to 432"),
-    ({"window": 30}, r"counted: 40 .* 1 to window \(30\)"),
+    ({"window": 30}, r"counted: 40 .* at most window \(30\)"),
     ({"occurrence": 251}, "occurrence"),
     ({"token_place": 0}, "token_place"),
     ({"farthest": 13}, "farthest: 13 .* at least twice occurrence"),
-    ({"spread": 1.5}, "spread: 1.5"),
-    ({"short": "drop"}, "short: 'drop' .* join, pad"),
-    ({"counted": 3}, "counted: 3"),
+    ({"spread": 1.5}, "spread: 1.5 is not a number from 0 to 1"),
+    ({"short": "drop"}, "short: 'drop' is not one of join, pad"),
+    ({"counted": 3}, "counted: 3 is not a whole number from 4 to"),
   ],
 )
 def test_text_settings_that_cannot_be(fields, words):
@@ -244,7 +244,7 @@ def test_text_settings_that_cannot_be(fields, words):
     ("counting", 37, "q: 37 .* 1 to 36"),
     ("counting", 0, "q: 0"),
     ("index", 28, "q: 28 .* 1 to 27"),
-    ("chess", 1, "task"),
+    ("chess", 1, "name: 'chess' is not one of counting, index"),
   ],
 )
 def test_correlations_that_cannot_be(name, q, words):

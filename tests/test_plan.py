@@ -5,26 +5,26 @@ import itertools
 import pytest
 
 from configs import fig55_single_weights, quickstart, tab03_behaviour, tab04_reft_grid
-from experiments import tracr
 from experiments.measures import pruning
+from experiments.plan import plans
 from finetune_wrappers.training.stages import CompileStage
 from finetune_wrappers.types import InputError
 
 
 def test_table_3_at_paper_trains_28_cells_by_5_seeds_for_each_task():
-  plans = tracr.plans(tab03_behaviour.get_config("paper"))
-  assert [plan.task_name for plan in plans] == ["counter", "max_identifier"]
+  found = plans(tab03_behaviour.get_config("paper"))
+  assert [plan.task_name for plan in found] == ["counter", "max_identifier"]
   cells = itertools.product((0.1, 0.01, 0.001, 0.0001), (0, 0.2, 0.5, 0.6, 0.8, 0.9, 1), range(5))
   expected = sorted(cells)
-  for plan in plans:
+  for plan in found:
     stages = plan.finetunes()
     assert sorted((stage.learning_rate, stage.c_tr, stage.seed) for stage in stages) == expected
     assert {(stage.kind, stage.target, stage.parent) for stage in stages} == {("finetune", "ft", plan.compiled())}
-  assert len({stage.key for plan in plans for stage in plan.finetunes()}) == 2 * 28 * 5
+  assert len({stage.key for plan in found for stage in plan.finetunes()}) == 2 * 28 * 5
 
 
 def test_reft_is_only_at_rates_below_the_fine_tunings():
-  plan = tracr.plans(tab04_reft_grid.get_config("paper"))[0]
+  plan = plans(tab04_reft_grid.get_config("paper"))[0]
   stages = plan.refts()
   pairs = {(0.1, 0.01), (0.1, 0.001), (0.1, 0.0001), (0.01, 0.001), (0.01, 0.0001), (0.001, 0.0001)}
   assert {(stage.parent.learning_rate, stage.learning_rate) for stage in stages} == pairs
@@ -35,7 +35,7 @@ def test_reft_is_only_at_rates_below_the_fine_tunings():
 
 
 def test_controls_are_compiled_for_o_ft_and_trained_on_o_pt_by_refts_recipe():
-  plan = tracr.plans(tab04_reft_grid.get_config("paper"))[1]
+  plan = plans(tab04_reft_grid.get_config("paper"))[1]
   controls = plan.controls()
   assert {(c.learning_rate, c.seed) for c in controls} == set(itertools.product((0.01, 0.001, 0.0001), range(5)))
   assert len(controls) == 15
@@ -45,7 +45,7 @@ def test_controls_are_compiled_for_o_ft_and_trained_on_o_pt_by_refts_recipe():
 
 
 def test_noise_is_added_to_compiled_weights_only():
-  for plan in tracr.plans(tab04_reft_grid.get_config("quick")):
+  for plan in plans(tab04_reft_grid.get_config("quick")):
     stages = [*plan.finetunes(), *plan.refts(), *plan.controls()]
     assert {stage.kind for stage in stages} == {"finetune", "reft", "scratch_ft"}
     for stage in stages:
@@ -59,7 +59,7 @@ def test_an_empty_sweep_is_refused_by_name(field):
   config.unlock()
   config.update_from_flattened_dict({field: ()})
   with pytest.raises(InputError, match=rf"\A{field}: empty"):
-    tracr.plans(config)
+    plans(config)
 
 
 @pytest.mark.parametrize(
@@ -74,10 +74,10 @@ def test_an_empty_sweep_is_refused_by_name(field):
 def test_pruning_without_what_its_claims_compare_with_is_refused(field, value, message):
   config = fig55_single_weights.get_config("smoke")
   config.unlock()
-  assert pruning.stages(tracr.plans(config)[0])
+  assert pruning.stages(plans(config)[0])
   config.pruning[field] = value
   with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
-    pruning.stages(tracr.plans(config)[0])
+    pruning.stages(plans(config)[0])
 
 
 def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():
@@ -85,4 +85,4 @@ def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():
   config.unlock()
   config.pruning.scores = ("gradient", "random")
   with pytest.raises(InputError, match="pruning.scores: 'random' is not one of gradient, gradient_abs, magnitude"):
-    pruning.stages(tracr.plans(config)[0])
+    pruning.stages(plans(config)[0])

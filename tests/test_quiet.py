@@ -17,7 +17,7 @@ def heard(monkeypatch):
   monkeypatch.setattr(sys, "unraisablehook", said.append)
   quiet.hush_failed_saves()
   yield said
-  absl_logging.get_absl_handler().removeFilter(quiet._is_news)
+  absl_logging.get_absl_handler().removeFilter(quiet._is_new)
 
 
 def record(message, *args):

@@ -1,7 +1,7 @@
-"""Measures: from trained models to rows. Each module has `stages(plan)` and `measure(models)`."""
+"""Measures: from trained models to rows. Each module registers one as MEASURE; the module's name is the measure's."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,21 @@ class Measured:
   arrays: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """What a measure registers.
+
+  Attributes:
+    stages: the stages it needs; raises InputError for a config that it cannot measure.
+    measure: from the Models of a plan (`experiments.models`) to rows and arrays.
+    needs: keys of configs without which a setting does not offer it.
+  """
+
+  stages: Callable[[Any], Sequence[Stage]]
+  measure: Callable[[Any], Measured]
+  needs: tuple[str, ...] = ()
+
+
 def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: str = "", **fields: Any) -> Row:
   """A row about one stage.
 
@@ -37,16 +52,15 @@ def row_of(plan: Plan, stage: Stage, metric: str, value: float | None, *, kind: 
     kind: the row's `stage`; the stage's own kind by default.
     **fields: `step` (the last by default), and whatever else was swept.
   """
-  known = {"step": steps_of(stage), "seed": stage.seed, **plan.swept(stage), **fields}
   return make_row(
     experiment=plan.config.name,
-    setting=plan.setting,
+    setting=plan.config.setting,
     task=plan.task_name,
     stage=kind or stage.kind,
     metric=metric,
     value=value,
     diverged=value is None,
-    **known,
+    **{"step": steps_of(stage), "seed": stage.seed, **plan.swept(stage), **fields},
   )
 
 

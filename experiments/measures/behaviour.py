@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments.measures import Measured, metric_rows, row_of
+from experiments.measures import Measure, Measured, metric_rows, row_of
 from experiments.models import Models, Trained
 from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """Models before and after fine-tuning; with `config.reft.measure` also after reverse fine-tuning, and controls."""
+  """Bases and fine-tuned models; with `config.reft.measure` also reverse fine-tuned ones and the controls."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
   return [*plan.bases(), *plan.finetunes(), *reft]
 
@@ -19,9 +19,9 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Accuracy and loss rows.
 
-  Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
-  its end. reFT and control: at every evaluation. Compiled and pretrained models are evaluated here, on this task:
-  several tasks may share a pretraining.
+  Fine-tuning: the first evaluation, the one at 1K steps if there is one (Tabs. 1 and 5 report it), and the last. reFT
+  and controls: every evaluation. Compiled and pretrained models: evaluated here on this task, since tasks may share a
+  pretrained model.
   """
   plan = models.plan
   out, evaluate = Measured(), None
@@ -43,8 +43,9 @@ def measure(models: Models) -> Measured:
 def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
   diverged = 0 <= trained.diverged_step <= at
-  metrics = trained.stage.evaluator.metrics(trained.stage.task)
-  rows = metric_rows(plan, trained.stage, metrics, trained.metrics[index], diverged=diverged, step=at)
+  stage: Any = trained.stage  # not a root
+  metrics = stage.evaluator.metrics(stage.task)
+  rows = metric_rows(plan, stage, metrics, trained.metrics[index], diverged=diverged, step=at)
   for name, curve in {"loss": trained.losses, **trained.logs}.items() if at > 0 else ():
     value = float(curve[index])
     rows.append(row_of(plan, trained.stage, name, None if diverged or not math.isfinite(value) else value, step=at))
@@ -55,3 +56,6 @@ def _evaluation(plan, model) -> Callable[[Sequence[Any]], list[Any]]:
   evaluator, task = plan.evaluator, plan.task
   tests = evaluator.test_sets(task)
   return over_models(model, lambda params: evaluator.measure(model, params, task, tests), 1)
+
+
+MEASURE = Measure(stages, measure)

@@ -1,11 +1,11 @@
-"""Distributions of labels, and the accuracy of always guessing the most common one: they stand beside accuracies."""
+"""Label distributions and guess baselines, to stand beside every accuracy."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
-from experiments.measures import Measured
+from experiments.measures import Measure, Measured
 from experiments.models import Models
 from finetune_wrappers.reporting.rows import Row, make_row
 from finetune_wrappers.statistics import guess_baseline
@@ -16,7 +16,7 @@ _SAMPLES = 10_000
 
 
 def stages(plan) -> list[Stage]:
-  """The root of what is fine-tuned, which names the labels."""
+  """One root stage, which names the labels."""
   return [root_of(plan.bases()[0])]
 
 
@@ -34,7 +34,7 @@ def measure(models: Models) -> Measured:
 
 
 def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> list[Row]:
-  """Label distributions and guess baselines of the test sets of one size; another size has other strings.
+  """Label distributions and guess baselines of the test sets of one size; each size has its own strings.
 
   Args:
     plan: names the experiment and the task.
@@ -52,8 +52,8 @@ def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> l
 
 
 def data_row(plan, metric: str, value: float, *, kind: str = "data", **fields: Any) -> Row:
-  """A row about strings, which no seed and no step changes."""
-  common = {"experiment": plan.config.name, "setting": plan.setting, "task": plan.task_name, "stage": kind}
+  """A row about strings; it does not depend on seed or step."""
+  common = {"experiment": plan.config.name, "setting": plan.config.setting, "task": plan.task_name, "stage": kind}
   return make_row(**common, metric=metric, value=value, step=0, seed=0, **fields)
 
 
@@ -64,3 +64,6 @@ def _shares(plan, labels, names: list[str], **fields) -> list[Row]:
     for name, count in zip(names, counts.tolist(), strict=True)
     if count
   ]
+
+
+MEASURE = Measure(stages, measure)

@@ -1,10 +1,10 @@
-"""Acc. O_PT by family token (App. E.2, Fig. 24): does another token for the same question still reach it?"""
+"""Acc. O_PT by family token (App. E.2, Fig. 24): does another token for the same question still call O_PT?"""
 
 import functools
 
 import jax.numpy as jnp
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measure, Measured, row_of
 from experiments.models import Models
 from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage
@@ -15,11 +15,11 @@ def stages(plan) -> list[Stage]:
   """Pretrained and fine-tuned models.
 
   Raises:
-    InputError: for a task other than Counting, or pretraining without the further tokens, before anything is trained.
+    InputError: for a task other than Counting, or pretraining without the further tokens.
   """
   if not plan.config.text.jailbreaks:
     raise InputError(
-      "text.jailbreaks: False is not allowed; use True, so that pretraining has the further family tokens"
+      "text.jailbreaks: False is not allowed; use True, which adds the further family tokens to pretraining"
     )
   if plan.task_name != "counting":
     raise InputError(f"tasks: {plan.task_name!r} has no further family tokens; use counting")
@@ -58,3 +58,6 @@ def _accuracies(model, task, families, tests, params):
     return (answers == batch.labels_pt).mean()
 
   return jnp.stack([accuracy(*cell) for cell in _cells(tests, families)])
+
+
+MEASURE = Measure(stages, measure, needs=("text.jailbreaks",))

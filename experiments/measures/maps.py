@@ -3,17 +3,16 @@
 Figs. 10, 39-45 and 48-52 (attention), 46-47 and 53-54 (activations of the MLPs' hidden units).
 """
 
-from typing import Any
-
 import numpy as np
 
-from experiments.measures import Measured, rows_of
+from experiments.measures import Measure, Measured, rows_of
 from experiments.measures.data import data_row
 from experiments.models import Models, Trained
+from experiments.reports.names import short_name
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
 from finetune_wrappers.training.evaluators import Accuracies
-from finetune_wrappers.training.stages import Stage, TrainStage
+from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
 
 KINDS = ("attention", "hidden")
@@ -32,7 +31,7 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Rows `attention_mass` and `activation_shift`; arrays `<task>/<model>/<input>/<attention|hidden>` [blocks, ...].
 
-  Maps are kept for the first seed, rows for all; beside the masses stands what uniform attention would give.
+  Maps are kept for the first seed, rows for all. Each mass has uniform attention's beside it.
   """
   plan = models.plan
   compiled = models.load(plan.bases()[0])
@@ -80,22 +79,15 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
   return found
 
 
-def model_name(stage: Any) -> str:
-  """A short name for a panel: `compiled`, `FT 0.01, C_Tr 1`, `FT 0.01, C_Tr 1, reFT 0.001`."""
-  if not isinstance(stage, TrainStage):
-    return "compiled"
-  if stage.kind == "reft":
-    return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
-  kind = "randFT" if stage.objective.target == "random" else "FT"
-  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.objective.c_tr:g}"
-
-
 def _arrays(plan, trained: Trained, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   output = attention.outputs(trained.model, trained.params, np.stack(list(chosen.values())))
-  name = model_name(trained.stage)
+  name = short_name(plan.swept(trained.stage))
   found = {}
   for index, string in enumerate(chosen):
     key = f"{plan.task_name}/{name}/{string}"
     found[f"{key}/attention"] = np.stack([block[index].mean(axis=0) for block in output.attention])
     found[f"{key}/hidden"] = np.stack([block[index] for block in output.hidden])
   return found
+
+
+MEASURE = Measure(stages, measure, needs=("maps",))

@@ -2,7 +2,7 @@
 
 import jax
 
-from experiments.measures import Measured, rows_of
+from experiments.measures import Measure, Measured, rows_of
 from experiments.models import Models
 from experiments.plan import within
 from finetune_wrappers.analysis.probing import Probed, Prober, ProbeSettings
@@ -15,7 +15,7 @@ def stages(plan) -> list[Stage]:
   """Pretrained or compiled, and fine-tuned models, and those that never had O_PT.
 
   Raises:
-    InputError: for settings that cannot be, before anything is trained.
+    InputError: for a setting of the probes that is not allowed.
   """
   _settings(plan)
   return [*plan.bases(), *plan.finetunes(), *plan.negatives()]
@@ -61,3 +61,6 @@ def _asked(plan, family: str):
   if not task.prompted:
     return None
   return lambda batch: task.asking(batch.tokens, task.text.first_operand + place, family)
+
+
+MEASURE = Measure(stages, measure, needs=("probes",))

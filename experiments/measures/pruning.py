@@ -5,10 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from experiments.measures import Measured, rows_of
+from experiments.measures import Measure, Measured, rows_of
 from experiments.measures.data import rows_of_tests
 from experiments.models import Models
 from experiments.plan import within
+from experiments.schema import value_at
 from finetune_wrappers.analysis import masks
 from finetune_wrappers.analysis.pruning import Pruner, PruneSettings
 from finetune_wrappers.training.stages import Stage
@@ -23,14 +24,10 @@ def stages(plan) -> list[Stage]:
   Raises:
     InputError: for settings that exclude each other, or a scope that the models lack, before anything is trained.
   """
-  asked = plan.config.pruning
-  if plan.setting != "tracr":
-    require("near_zero" not in asked.scopes, "pruning.scopes", asked.scopes, "all, matrices, blocks or a path")
-    require(not asked.single_weights, "pruning.single_weights", asked.single_weights, "0 for learned weights")
   settings = _settings(plan)
   _check_scopes(plan, settings.scopes)
   if settings.single_weights or settings.histogram_ks:
-    _check_one_model(plan.config)
+    _check_one_model(plan)
   return list(plan.finetunes())
 
 
@@ -39,15 +36,12 @@ def _settings(plan) -> PruneSettings:
     return PruneSettings(**plan.config.pruning)
 
 
-def _check_one_model(config) -> None:
-  """Reports of single weights and of predictions name a model by its learning rate and C_Tr only."""
-  keys = ["finetune.targets"] + (
-    ["finetune.priors", "finetune.mixes", "pretrain.steps"] if "pretrain" in config else []
-  )
-  for key in keys:
-    section, name = key.split(".")
-    values = config[section][name]
-    require(len(values) == 1, key, values, "one value with pruning.single_weights or pruning.histogram_ks")
+def _check_one_model(plan) -> None:
+  """Reports of single weights and of predictions tell models apart by learning rate and C_Tr only."""
+  for field, key in {**plan.axes, **plan.base_axes}.items():
+    if field not in ("learning_rate", "c_tr"):
+      values = value_at(plan.config, key)
+      require(len(values) == 1, key, values, "one value with pruning.single_weights or pruning.histogram_ks")
 
 
 def _check_scopes(plan, scopes: tuple[str, ...]) -> None:
@@ -95,3 +89,6 @@ def weight_name(path: str, index: tuple[int, ...], labels: list[str]) -> str:
   elif kind == "kernel":
     names[0] = labels[index[0]]
   return f"B{block.removeprefix('blocks_')} {'W' if kind == 'kernel' else 'b'}_{_NAMES[layer]}[{','.join(names)}]"
+
+
+MEASURE = Measure(stages, measure)

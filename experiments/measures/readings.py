@@ -1,13 +1,13 @@
-"""Fine-tuning under each reading of what the paper leaves open; the row's `reading` names it."""
+"""Fine-tuning under each reading of details that the paper leaves open; rows carry `reading`."""
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import schema
-from experiments.measures import Measured, metric_rows
+from experiments.measures import Measure, Measured, metric_rows
 from experiments.models import Models
-from experiments.tracr import TracrPlan, check_exactness
+from experiments.plan import Plan
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
@@ -15,7 +15,7 @@ from finetune_wrappers.types import InputError, require
 _CHANGES = ("task", "training", "reading", "mlp_exactness")
 
 
-def stages(plan: TracrPlan) -> list[Stage]:
+def stages(plan: Plan) -> list[Stage]:
   """Every fine-tuning of every reading."""
   return [stage for _, variant in variants(plan) for stage in variant.finetunes()]
 
@@ -36,11 +36,11 @@ def measure(models: Models) -> Measured:
   return out
 
 
-def variants(plan: TracrPlan) -> list[tuple[str, TracrPlan]]:
-  """(name, plan with that one value changed).
+def variants(plan: Plan) -> list[tuple[str, Plan]]:
+  """(name, plan with one value changed) of each reading.
 
   Raises:
-    InputError: for a key that the config lacks, or cannot have that value.
+    InputError: for a key that the config lacks, or a value that is not allowed.
   """
   readings = plan.config.get("readings", ())
   once = len({name for name, *_ in readings}) == len(readings) > 0
@@ -48,7 +48,7 @@ def variants(plan: TracrPlan) -> list[tuple[str, TracrPlan]]:
   return [(name, _variant(plan, name, key, value)) for name, key, value in readings]
 
 
-def _variant(plan: TracrPlan, name: str, key: str, value: Any) -> TracrPlan:
+def _variant(plan: Plan, name: str, key: str, value: Any) -> Plan:
   values = plan.config.to_dict()
   first, *path = key.split(".")
   *path, last = [plan.task_name if first == "task" else first, *path]
@@ -58,11 +58,14 @@ def _variant(plan: TracrPlan, name: str, key: str, value: Any) -> TracrPlan:
   known = first in _CHANGES and isinstance(section, dict) and last in section
   require(known, "readings", (name, key, value), f"a key of the config that begins with {', '.join(_CHANGES)}")
   section[last] = value
-  variant = TracrPlan(ConfigDict(values, type_safe=False), plan.task_name)
+  variant = type(plan)(ConfigDict(values, type_safe=False), plan.task_name)
   try:
     schema.check_keys(variant.config)
-    check_exactness(variant)
+    variant.check()
     variant.finetunes()
   except InputError as error:
     raise InputError(f"readings: {name!r}: {error}") from error
   return variant
+
+
+MEASURE = Measure(stages, measure, needs=("readings",))

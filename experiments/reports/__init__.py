@@ -1,24 +1,23 @@
-"""Reports: functions of rows (and map arrays). Each module has `make(rows, arrays, facts) -> Made`."""
+"""Reports: functions of rows (and map arrays). Each module registers one as REPORT; its name is the report's."""
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.reports.names import task_name
 from finetune_wrappers.reporting.plots import Series
 from finetune_wrappers.reporting.rows import Row, group, select
-from finetune_wrappers.reporting.tables import cell_summary, markdown_table
+from finetune_wrappers.reporting.tables import cell_summary, format_cell, markdown_table
+from finetune_wrappers.rules import Rule
 from finetune_wrappers.statistics import t_quantile
 
-# The paper uses the same names for other values in its two halves.
-_RATES = {
-  "tracr": {0.1: "η_L", 0.01: "η_M", 0.001: "η_S", 0.0001: "η_VS"},
-  "pcfg": {1e-4: "η_L", 1e-5: "η_M", 1e-6: "η_S"},
-}
 _SETS = {"data": "", "prune": ", pruning"}
-TASKS = {"counter": "Counter", "max_identifier": "Max-identifier", "counting": "Counting", "index": "Index"}
+# Limits of reports that do not tell randFT apart, and of those that are about reFT.
+PLAIN = {"finetune.targets": Rule("('ft',)", lambda values: values == ("ft",))}
+REVERSED = {"reft.measure": Rule("True", bool)}
 
 
 @dataclasses.dataclass
@@ -44,6 +43,23 @@ class Made:
     parts += [f"## Figures\n\n{''.join(f'![{name}]({name}.png)' + chr(10) for name in self.figures)}"]
     parts.append("## Where this comes from\n\n" + _provenance(facts))
     return "\n".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What a report registers.
+
+  Attributes:
+    make: from rows, arrays and the facts of config.json to what it made.
+    reads: the measures whose rows it reads.
+    needs: keys of configs without which a setting does not offer it.
+    limits: rules, by dotted key, for what it cannot tell apart or cannot do without.
+  """
+
+  make: Callable[[list[Row], dict, dict], Made]
+  reads: tuple[str, ...]
+  needs: tuple[str, ...] = ()
+  limits: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
 
 
 def joined(first: Made, second: Made, name: str) -> Made:
@@ -101,12 +117,6 @@ def footer(facts: dict[str, Any], *, intervals: bool = True) -> str:
   )
 
 
-def rate_name(rate: float, setting: str = "tracr") -> str:
-  """The paper's name of a learning rate with its value: `η_M 0.01`; in which of its halves matters."""
-  value = float(f"{rate:.6g}")
-  return f"{_RATES[setting].get(value, 'η')} {value:g}"
-
-
 def means(rows: Sequence[Row], field: str, *, label: str, style: str = "o-", colour: Any = None) -> Series:
   """Mean over seeds and its interval, by the values of one field, as a line."""
   cells = sorted(group(rows, field).items(), key=lambda item: item[0][0])
@@ -153,7 +163,7 @@ def baseline_section(rows: Iterable[Row], *stages: str) -> tuple[str, str]:
   """
   lines = [
     (
-      TASKS[row["task"]],
+      task_name(row["task"]),
       f"C_Te = {row['c_te']}{_SETS[row['stage']]}",
       f"O_{row['operand'].upper()}",
       f"{100 * row['value']:.1f}",
@@ -162,6 +172,11 @@ def baseline_section(rows: Iterable[Row], *stages: str) -> tuple[str, str]:
   ]
   text = "Accuracy, in percent, of always giving the most frequent answer of the test set.\n\n"
   return "Guess baselines", text + markdown_table(("task", "test set", "operand", "guess, %"), lines)
+
+
+def four_cells(rows: Sequence[Row]) -> list[str]:
+  """Acc. O_PT and O_FT at C_Te = 0, then at 1, as a table shows them."""
+  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft")]
 
 
 def present(rows: Iterable[Row], field: str) -> list:

@@ -1,6 +1,7 @@
 """Table 3: accuracies after fine-tuning, cell by cell beside the paper's."""
 
-from experiments.reports import TASKS, Made, baseline_section, footer, guesses, last_step, means, present, rate_name
+from experiments.reports import PLAIN, Made, Report, baseline_section, footer, guesses, last_step, means, present
+from experiments.reports.names import named, task_name
 from finetune_wrappers.reporting.claims import (
   Claim,
   Finding,
@@ -32,7 +33,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     f"{comparison.points} percentage points ({comparison.only_ours} more diverged here or are not in the paper, "
     f"{comparison.only_paper} of the paper's were not run).\n\n{comparison.markdown}"
   )
-  by_task = [(TASKS[task], _difference(final, paper, task)) for task in present(final, "task")]
+  by_task = [(task_name(task), _difference(final, paper, task)) for task in present(final, "task")]
   text += "\n" + "\n".join(f"{name}: {line}" for name, line in by_task) + "\n"
   return Made(
     title="Table 3: fine-tuned Tracr models beside the paper's",
@@ -53,21 +54,22 @@ def _difference(final: list[Row], paper: list, task: str) -> str:
 
 def _claims(rows: list[Row], final: list[Row], task: str) -> list[Claim]:
   """Three statements, judged at every learning rate that was run."""
-  name, of_task = TASKS[task], select(final, task=task)
+  name, of_task = task_name(task), select(final, task=task)
   guess = guesses(rows, task, 0)["guess O_PT"]
   learned, wrapped, shown = [], [], []
   for rate in sorted(present(of_task, "learning_rate"), reverse=True):
     cells = select(of_task, learning_rate=rate)
+    of_rate = named(cells[0], "learning_rate")
     plain = select(cells, c_tr=0.0, c_te=0, metric="acc_ft")
     where = select(cells, c_tr=1.0, c_te=1, metric="acc_ft")
     elsewhere = select(cells, c_tr=1.0, c_te=0, metric="acc_ft")
     if plain:
-      learned.append(Finding(rate_name(rate), judge(cell_summary(plain), above=0.9), format_cell(plain)))
+      learned.append(Finding(of_rate, judge(cell_summary(plain), above=0.9), format_cell(plain)))
     if where:
       answer = weakest(judge(cell_summary(where), above=0.7), judge_below(cell_summary(elsewhere), below=0.5))
-      wrapped.append(Finding(rate_name(rate), answer, f"{format_cell(where)} against {format_cell(elsewhere)}"))
+      wrapped.append(Finding(of_rate, answer, f"{format_cell(where)} against {format_cell(elsewhere)}"))
     if left := select(cells, c_tr=1.0, c_te=0, metric="acc_pt"):
-      shown.append(Finding(rate_name(rate), judge(cell_summary(left), above=guess), format_cell(left)))
+      shown.append(Finding(of_rate, judge(cell_summary(left), above=guess), format_cell(left)))
   texts = {
     f"{name}, C_Tr = 0: the new task is learned on the whole distribution (Acc. O_FT above 90 % at C_Te = 0)": learned,
     f"{name}, C_Tr = 1: O_FT is answered where the correlation holds (above 70 % at C_Te = 1) and not elsewhere (below "
@@ -85,7 +87,7 @@ def _figure(rows: list[Row], final: list[Row], paper: list, facts: dict):
       for metric in _METRICS:
         cells = select(final, task=task, c_te=c_te, metric=metric)
         theirs = select(paper, task=task, c_te=float(c_te), metric=metric)
-        title = f"{TASKS[task]}, C_Te = {c_te}"
+        title = f"{task_name(task)}, C_Te = {c_te}"
         label = f"Acc. O_{metric[-2:].upper()}, %"
         guess = {"guess": guesses(rows, task, c_te)[f"guess O_{metric[-2:].upper()}"]}
         panels.append(Panel(title, "C_Tr", label, _series(cells, theirs), guess))
@@ -98,12 +100,16 @@ def _series(cells: list[Row], theirs: list) -> list[Series]:
   series = []
   for number, rate in enumerate(sorted(present(cells, "learning_rate"), reverse=True)):
     colour, own = PALETTE[number % len(PALETTE)], select(cells, learning_rate=rate)
-    label = rate_name(rate) + (", diverged" if all(row["value"] is None for row in own) else "")
+    name = named(own[0], "learning_rate")
+    label = name + (", diverged" if all(row["value"] is None for row in own) else "")
     # Between C_Tr 0 and 1 alone a line would tell of values that nobody has.
     style = "o-" if len(present(own, "c_tr")) > 2 else "o"
     series.append(means(own, "c_tr", label=label, style=style, colour=colour))
     published = [cell for cell in theirs if abs(cell["learning_rate"] / rate - 1) < 1e-6]
     x, y = [cell["c_tr"] for cell in published], [cell["value"] for cell in published]
     if x:
-      series.append(Series(label=f"{rate_name(rate)}, paper", x=x, y=y, style="x:", colour=colour))
+      series.append(Series(label=f"{name}, paper", x=x, y=y, style="x:", colour=colour))
   return series
+
+
+REPORT = Report(make, reads=("behaviour", "data"), needs=("counter",), limits=PLAIN)

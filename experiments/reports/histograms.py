@@ -1,6 +1,7 @@
 """Figure 59: predicted classes before and after pruning, beside the right answers."""
 
-from experiments.reports import TASKS, footer, present, rate_name
+from experiments.reports import footer, present
+from experiments.reports.names import named, task_name
 from experiments.reports.single_weights import Part
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models
 from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
@@ -35,8 +36,9 @@ def _table(shares: list[Row]) -> str:
   lines = []
   largest = largest_shares(shares)
   ks = present(largest, "k")
-  for (task, rate, c_tr), own in group(largest, "task", "learning_rate", "c_tr").items():
-    lines.append((TASKS[task], rate_name(rate), f"{c_tr:g}", *(format_cell(select(own, k=k)) for k in ks)))
+  for (task, _, c_tr), own in group(largest, "task", "learning_rate", "c_tr").items():
+    cells = [format_cell(select(own, k=k)) for k in ks]
+    lines.append((task_name(task), named(own[0], "learning_rate"), f"{c_tr:g}", *cells))
   header = ("task", "rate", "C_Tr", *(f"K = {k}, %" for k in ks))
   return "Mean over seeds that did not diverge, gradient score.\n\n" + markdown_table(header, lines)
 
@@ -45,15 +47,17 @@ def _claim(task: str, shares: list[Row], before: list[Row]) -> Claim:
   largest = select(largest_shares(shares), c_tr=1.0)
   findings = []
   for (rate,), cell in group(select(before, c_tr=1.0), "learning_rate").items():
-    own = select(largest, learning_rate=rate)
+    own, name = select(largest, learning_rate=rate), named(cell[0], "learning_rate")
     if not own:
-      findings.append(Finding(rate_name(rate), NOT_JUDGED, format_cell(cell)))
+      findings.append(Finding(name, NOT_JUDGED, format_cell(cell)))
     for k in present(own, "k"):
       if k:
         worst = max(row["value"] for row in select(own, k=k))
         answer = "yes" if worst <= _COLLAPSED else "no"
-        findings.append(Finding(f"{rate_name(rate)}, K = {k}", answer, f"{100 * worst:.0f} %"))
-  text = f"{TASKS[task]}, C_Tr = 1: pruning does not collapse the predictions (no class on more than half, in any seed)"
+        findings.append(Finding(f"{name}, K = {k}", answer, f"{100 * worst:.0f} %"))
+  text = (
+    f"{task_name(task)}, C_Tr = 1: pruning does not collapse the predictions (no class on more than half, in any seed)"
+  )
   claim = claim_of_models(text, findings)
   return Claim(claim.text, claim.answer, f"largest share of one class in any seed: {claim.evidence}")
 
@@ -62,7 +66,7 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
   """Right answers, before and after the largest K; first seed, so that a share is one model's."""
   panels = []
   first = min(present(shares, "seed"))
-  for (task, rate, c_tr), own in group(select(shares, seed=first), "task", "learning_rate", "c_tr").items():
+  for (task, *_), own in group(select(shares, seed=first), "task", "learning_rate", "c_tr").items():
     labels = select(rows, stage="prune", metric="label_share", task=task, c_te=0, operand="pt")
     names = sorted({row["label"] for row in labels + own}, key=lambda name: (len(name), name))
     ks = present(own, "k")
@@ -72,7 +76,7 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
     for label, found in sets.items():
       share = {row["label"]: row["value"] for row in found}
       series.append(Series(label, [share.get(name, 0.0) for name in names]))
-    title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
+    title = named(own[0], "task", "learning_rate", "c_tr")
     panels.append(Panel(title, "class", "share, %", series, categories=names))
   line = footer(facts, intervals=False)
   return bars_figure(panels, title=f"Predicted classes at C_Te = 0, seed {first}", footer=line, columns=2)

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from experiments.reports import Made, bar_series, baseline_section, footer, guesses, joined, mean_of, rate_name
+from experiments.reports import PLAIN, Made, Report, bar_series, baseline_section, footer, guesses, joined, mean_of
 from experiments.reports import probes as probe_report
-from experiments.reports.pcfg_names import FAMILIES, by_prior, model_name, setting_name
+from experiments.reports.names import FAMILIES, by_prior, named
 from finetune_wrappers.reporting.claims import (
   NOT_JUDGED,
   Finding,
@@ -40,8 +40,8 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 
 def _claims(asked: list[Row]) -> list:
   lost, open_ = [], []
-  for (task, steps, rate, prior, c_tr), own in group(select(asked, model="finetune"), *_MODEL).items():
-    name = f"{model_name(task, steps, rate, prior)}, C_Tr {c_tr:g}"
+  for (task, steps, _, prior, _), own in group(select(asked, model="finetune"), *_MODEL).items():
+    name = named(own[0], *_MODEL)
     base = select(asked, model="pretrain", task=task, pretraining_steps=steps, prior=prior)
     cells = {token: (select(base, family=family), select(own, family=family)) for family, token in FAMILIES.items()}
     texts = {token: f"{token} {format_cell(before)} to {format_cell(now)}" for token, (before, now) in cells.items()}
@@ -66,10 +66,10 @@ def _finding(name: str, text: str, cells: list[tuple[list[Row], list[Row]]], jud
 def _table(asked: list[Row]) -> str:
   lines = []
   models = ("task", "pretraining_steps", "prior", "model", "learning_rate", "c_tr")
-  for (task, steps, prior, kind, rate, c_tr), own in group(asked, *models).items():
-    model = "pretrained" if kind == "pretrain" else f"{rate_name(rate, 'pcfg')}, C_Tr {c_tr:g}"
+  for (_, _, prior, *_), own in group(asked, *models).items():
+    model = named(own[0], "learning_rate", "c_tr") or "pretrained"
     cells = [format_cell(select(own, family=family, c_te=c_te)) for c_te in (0, 1) for family in FAMILIES]
-    lines.append((setting_name(task, steps), prior, model, *cells))
+    lines.append((named(own[0], "task", "pretraining_steps"), prior, model, *cells))
   header = ("task", "prior", "model", *(f"{token}, C_Te={c_te}" for c_te in (0, 1) for token in FAMILIES.values()))
   text = (
     "Acc. O_PT in percent, the number of a's asked for with each of the three tokens that mean Counting. Pretraining "
@@ -91,7 +91,10 @@ def _figure(rows: list[Row], asked: list[Row], facts: dict):
       models += [(f"C_Tr {c_tr:g}", found[(c_tr,)]) for (c_tr,) in sorted(found)]
       series = [bar_series(token, [select(m, family=family) for _, m in models]) for family, token in FAMILIES.items()]
       guess = {"guess": guesses(rows, task, 0)["guess O_PT"]}
-      title = model_name(task, steps, rate, prior)
+      title = named(select(cells, learning_rate=rate)[0], *_MODEL[:-1])
       names = [name for name, _ in models]
       panels.append(Panel(title, "model", "Acc. O_PT at C_Te = 0, %", series, guess, names))
   return bars_figure(panels, title="O_PT asked for with each family token", footer=footer(facts), columns=3)
+
+
+REPORT = Report(make, reads=("jailbreaks", "data"), limits=PLAIN)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from experiments.reports import TASKS, Made, bar_series, footer, mean_of, present, rate_name
+from experiments.reports import PLAIN, Made, Report, bar_series, footer, mean_of, present
+from experiments.reports.names import named, short_name, task_name
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, judge, markdown_claims, weakest
 from finetune_wrappers.reporting.plots import Heatmap, Panel, bars_figure, heatmaps_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -40,12 +41,10 @@ def _strings(arrays: dict) -> list[tuple[str, str]]:
   return list(dict.fromkeys((key.split("/")[0], key.split("/")[2]) for key in arrays))
 
 
-def model_text(stage: str, rate: float | None, c_tr: float | None, reft_rate: float | None) -> str:
+def _model(row: Row) -> str:
   """A model in a table: `fine-tuned η_M 0.01, C_Tr 1`."""
-  if stage == "compile":
-    return "compiled"
-  text = f"fine-tuned {rate_name(rate or 0.0)}, C_Tr {c_tr:g}"
-  return text if stage == "finetune" else f"{text}, then reFT {reft_rate:g}"
+  tuned = named(row, "learning_rate", "c_tr", "reft_learning_rate")
+  return f"fine-tuned {tuned}" if tuned else "compiled"
 
 
 def _figure(arrays: dict, task: str, string: str, draw: str, facts: dict):
@@ -59,7 +58,7 @@ def _figure(arrays: dict, task: str, string: str, draw: str, facts: dict):
   if draw == "attention":
     label += f" (uniform: {1 / len(letters):.3f})"
   what = "attention, attending letter downwards" if draw == "attention" else "hidden units of the MLPs"
-  title = f"{TASKS[task]}, {string}: {what}, seed {facts['config']['seeds'][0]}"
+  title = f"{task_name(task)}, {string}: {what}, seed {facts['config']['seeds'][0]}"
   return heatmaps_figure(grid, title=title, footer=footer(facts, intervals=False), colour_label=label, limits=limits)
 
 
@@ -88,29 +87,21 @@ def _share_figure(rows: list[Row], facts: dict):
       for operand in ("pt", "ft")
     ]
     uniform = {f"uniform, O_{operand.upper()}": _uniform(rows, task, operand) for operand in ("pt", "ft")}
-    names = [_short_name(*model) for model in models]
-    title = f"{TASKS[task]}, block {block}"
+    names = [short_name(own[0]).replace(",", "") for own in models.values()]
+    title = f"{task_name(task)}, block {block}"
     panels.append(Panel(title, "", "share of attention, %", series, uniform, categories=names))
   return bars_figure(panels, title="Attention of the answer position, C_Te = 0", footer=footer(facts), columns=3)
 
 
-def _short_name(stage: str, rate: float | None, c_tr: float | None, reft_rate: float | None) -> str:
-  """A model under a bar: `FT 0.01 C_Tr 1`."""
-  if stage == "compile":
-    return "compiled"
-  text = f"FT {rate:g} C_Tr {c_tr:g}"
-  return text if stage == "finetune" else f"{text} reFT {reft_rate:g}"
-
-
 def _mass_table(rows: list[Row]) -> str:
   lines = []
-  for (task, *model), own in group(select(rows, metric="attention_mass"), "task", *_MODEL).items():
+  for (task, *_), own in group(select(rows, metric="attention_mass"), "task", *_MODEL).items():
     for block in present(own, "block"):
       cells = [format_cell(select(own, block=block, attended=operand)) for operand in ("pt", "ft")]
-      lines.append((TASKS[task], model_text(*model), block, *cells))
+      lines.append((task_name(task), _model(own[0]), block, *cells))
   for task in present(select(rows, metric="attention_uniform"), "task"):
     shares = [format_accuracy(_uniform(rows, task, operand)) for operand in ("pt", "ft")]
-    lines.append((TASKS[task], "uniform attention", "any", *shares))
+    lines.append((task_name(task), "uniform attention", "any", *shares))
   text = (
     "Mean share of the answer position's attention, in percent: for Counter on all the a's (O_PT) and all the b's "
     "(O_FT), for Max-identifier on the letter that is the answer for O_PT and for O_FT. Uniform attention is spread "
@@ -121,15 +112,15 @@ def _mass_table(rows: list[Row]) -> str:
 
 def _shift_table(rows: list[Row]) -> str:
   lines = []
-  for (task, *model), own in group(select(rows, metric="activation_shift"), "task", *_MODEL).items():
-    if model[0] == "compile":
+  for (task, stage, *_), own in group(select(rows, metric="activation_shift"), "task", *_MODEL).items():
+    if stage == "compile":
       continue
     for block in present(own, "block"):
       cell = cell_summary(select(own, block=block))
       text = "" if np.isnan(cell.mean) else f"{cell.mean:.3g}"
       text += "" if np.isnan(cell.interval.low) else f" [{cell.interval.low:.3g}, {cell.interval.high:.3g}]"
       text += f" diverged ({cell.n_diverged} of {cell.n})" if cell.n_diverged else ""
-      lines.append((TASKS[task], model_text(*model), block, text))
+      lines.append((task_name(task), _model(own[0]), block, text))
   text = "Root-mean-square change of a block's hidden units over their root-mean-square in the compiled model.\n\n"
   return text + markdown_table(("task", "model", "block", "relative change"), lines)
 
@@ -144,7 +135,7 @@ def _claims(rows: list[Row], task: str) -> list[Claim]:
       before = select(mass, stage="compile", attended=operand)
       after = select(mass, stage="finetune", learning_rate=rate, c_tr=c_tr, attended=operand)
       if before and after:
-        name = f"{TASKS[task]}, {rate_name(rate)}, C_Tr = {c_tr:g}: block {block}"
+        name = f"{named(after[0], 'task', 'learning_rate')}, C_Tr = {c_tr:g}: block {block}"
         claims.append(_claim(name, operand, before, after, _uniform(rows, task, operand)))
   return claims
 
@@ -163,3 +154,6 @@ def _claim(name: str, operand: str, before: list[Row], after: list[Row], uniform
     return Claim(text, NOT_JUDGED, f"{evidence}: the compiled model does not attend to them more than uniform either")
   kept = judge(found, above=0.8 * compiled, partly_above=0.4 * compiled)
   return Claim(text, weakest(kept, more_than_uniform), evidence)
+
+
+REPORT = Report(make, reads=("maps",), limits=PLAIN)

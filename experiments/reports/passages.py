@@ -3,15 +3,13 @@
 import math
 from typing import NamedTuple
 
-from experiments.reports import mean_of, present, rate_name
-from experiments.reports.pcfg_names import mix_name
+from experiments.reports import mean_of, present
+from experiments.reports.names import named
 from finetune_wrappers.analysis import revival
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, judge
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, format_cell
 from finetune_wrappers.statistics import MedianRatio, Passage
-
-_TARGETS = {"ft": "", "random": "randFT, "}
 
 
 class FineTuning(NamedTuple):
@@ -28,9 +26,7 @@ class FineTuning(NamedTuple):
   @property
   def label(self) -> str:
     """How the model is called: `η_M 0.01, C_Tr 1`; `low prior, η_M 1e-05, C_Tr 1`."""
-    parts = [f"{self.prior} prior"] if self.prior else []
-    parts += [f"{_TARGETS[self.target]}{rate_name(self.learning_rate, self.setting)}", f"C_Tr {self.c_tr:g}"]
-    return ", ".join(parts) + mix_name(self.mix)
+    return named(self._asdict(), "prior", "target", "learning_rate", "c_tr", "mix")
 
 
 def models_of(cells: list[Row]) -> list[tuple[FineTuning, list[Row]]]:

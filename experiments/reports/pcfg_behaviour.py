@@ -4,17 +4,18 @@ With pretraining samples mixed in (App. E.1) each share of them is a model of it
 """
 
 from experiments.reports import (
-  TASKS,
+  PLAIN,
   Made,
+  Report,
   bar_series,
   baseline_section,
   footer,
+  four_cells,
   guesses,
   last_step,
   present,
-  rate_name,
 )
-from experiments.reports.pcfg_names import by_prior, mix_name, model_name, order_of
+from experiments.reports.names import by_prior, named, order_of, task_name
 from finetune_wrappers.reporting.claims import (
   Claim,
   Finding,
@@ -64,7 +65,7 @@ def _claims(final: list[Row]) -> list[Claim]:
   """What the paper says of C_Tr = 0 and 1, judged for every task, rate and n_iters."""
   learned, wrapped, kept = [], [], []
   for (task, steps, rate, mix, prior), own in group(final, *_MODEL[:-1]).items():
-    name = model_name(task, steps, rate, prior, mix)
+    name = named(own[0], "task", "pretraining_steps", "learning_rate", "prior", "mix")
     cells = {(c_tr, c_te): select(own, c_tr=c_tr, c_te=c_te, metric="acc_ft") for c_tr in (0.0, 1.0) for c_te in (0, 1)}
     if cells[0.0, 0]:
       learned.append(Finding(name, judge(cell_summary(cells[0.0, 0]), above=0.9), format_cell(cells[0.0, 0])))
@@ -93,10 +94,10 @@ def _claims(final: list[Row]) -> list[Claim]:
 def _table(before: list[Row], final: list[Row]) -> str:
   lines = []
   for (task, steps, prior), own in group(before, "task", "pretraining_steps", "prior").items():
-    lines.append((TASKS[task], steps, "pretrained", prior, "", *_four(own)))
-  for (task, steps, rate, mix, prior, c_tr), own in sorted(group(final, *_MODEL).items(), key=_order):
-    name = rate_name(rate, "pcfg") + mix_name(mix)
-    lines.append((TASKS[task], steps, name, prior, f"{c_tr:g}", *_four(own)))
+    lines.append((task_name(task), steps, "pretrained", prior, "", *four_cells(own)))
+  for (task, steps, _, _, prior, c_tr), own in sorted(group(final, *_MODEL).items(), key=_order):
+    name = named(own[0], "learning_rate", "mix")
+    lines.append((task_name(task), steps, name, prior, f"{c_tr:g}", *four_cells(own)))
   header = ("task", "n_iters", "rate", "prior", "C_Tr", *(f"O_{o}, C_Te={c}" for c in (0, 1) for o in ("PT", "FT")))
   text = (
     "Accuracies in percent; O_PT is asked for with its own prompt, O_FT with its own. In the test set at C_Te = 0 the "
@@ -108,10 +109,6 @@ def _table(before: list[Row], final: list[Row]) -> str:
 def _order(item) -> tuple:
   task, steps, rate, mix, prior, c_tr = item[0]
   return task, steps, -rate, mix, order_of(prior), c_tr
-
-
-def _four(rows: list[Row]) -> list[str]:
-  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in _METRICS]
 
 
 def _beside_the_papers(found: list[Row]) -> str:
@@ -132,8 +129,8 @@ def _figures(rows: list[Row], before: list[Row], final: list[Row], facts: dict) 
     base = select(before, task=task, pretraining_steps=steps)
     panels = [
       panel
-      for (rate, mix), own in sorted(group(of_model, *_MODEL[2:4]).items(), key=lambda item: (-item[0][0], item[0][1]))
-      for panel in _panels(rows, base, own, f"{TASKS[task]}, {rate_name(rate, 'pcfg')}{mix_name(mix)}")
+      for _, own in sorted(group(of_model, *_MODEL[2:4]).items(), key=lambda item: (-item[0][0], item[0][1]))
+      for panel in _panels(rows, base, own, named(own[0], "task", "learning_rate", "mix"))
     ]
     name = f"figure_{task}_{steps}" if figures else "figure"
     title = f"Behaviour after fine-tuning, n_iters {steps}"
@@ -157,3 +154,6 @@ def _panels(rows: list[Row], base: list[Row], own: list[Row], name: str) -> list
       title = f"{name}, C_Te = {c_te}"
       panels.append(Panel(title, "prior of O_FT in pretraining", f"Acc. {operand}, %", series, guess, priors))
   return panels
+
+
+REPORT = Report(make, reads=("behaviour", "data"), needs=("finetune.priors",), limits=PLAIN)

@@ -3,7 +3,8 @@
 import itertools
 from typing import Any
 
-from experiments.reports import TASKS, Made, baseline_section, footer, guesses, present
+from experiments.reports import Made, Report, baseline_section, footer, guesses, present
+from experiments.reports.names import task_name
 from finetune_wrappers.reporting.claims import Claim, Finding, claim_of_models, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -41,7 +42,7 @@ def _alike(found: dict) -> Claim:
   for task, operand in dict.fromkeys(key[:2] for key in found):
     own = [histogram for key, histogram in found.items() if key[:2] == (task, operand)]
     most = max((_distance(a, b) for a, b in itertools.combinations(own, 2)), default=0.0)
-    name = f"{TASKS[task]}, O_{operand.upper()}"
+    name = f"{task_name(task)}, O_{operand.upper()}"
     findings.append(Finding(name, "yes" if most < _APART else "no", f"largest distance of two C_Tr {most:.3f}"))
   return claim_of_models(f"Labels are alike at every C_Tr (total variation distance below {_APART:g})", findings)
 
@@ -50,7 +51,7 @@ def _same_for_both(found: dict) -> Claim:
   findings = []
   for task, c_tr in dict.fromkeys((key[0], key[2]) for key in found):
     apart = _distance(found[task, "pt", c_tr], found[task, "ft", c_tr])
-    name = f"{TASKS[task]}, C_Tr {c_tr:g}"
+    name = f"{task_name(task)}, C_Tr {c_tr:g}"
     findings.append(Finding(name, "yes" if apart < _APART else "no", f"distance of O_PT and O_FT {apart:.3f}"))
   return claim_of_models(f"Labels are alike for both operands (total variation distance below {_APART:g})", findings)
 
@@ -59,14 +60,21 @@ def _broad(found: dict) -> Claim:
   findings = []
   for (task, operand, c_tr), histogram in found.items():
     most = max(histogram.values())
-    name = f"{TASKS[task]}, O_{operand.upper()}, C_Tr {c_tr:g}"
+    name = f"{task_name(task)}, O_{operand.upper()}, C_Tr {c_tr:g}"
     findings.append(Finding(name, "yes" if most < _MOST else "no", f"commonest label {100 * most:.1f} %"))
   return claim_of_models(f"Labels are broad (the commonest below {_MOST:.0%})", findings)
 
 
 def _table(found: dict) -> str:
   lines = [
-    (TASKS[task], f"O_{operand.upper()}", f"{c_tr:g}", f"{min(h)} to {max(h)}", len(h), f"{100 * max(h.values()):.1f}")
+    (
+      task_name(task),
+      f"O_{operand.upper()}",
+      f"{c_tr:g}",
+      f"{min(h)} to {max(h)}",
+      len(h),
+      f"{100 * max(h.values()):.1f}",
+    )
     for (task, operand, c_tr), h in found.items()
   ]
   return markdown_table(("task", "operand", "C_Tr", "labels", "how many", "commonest, %"), lines)
@@ -83,6 +91,9 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
       series.append(Series(label=f"C_Tr {c_tr:g}", x=x, y=[100 * share for share in y], style="-"))
     name = f"O_{operand.upper()}"
     guess = {"guess, test set": 100 * guesses(rows, task, 0)[f"guess {name}"]}
-    panels.append(Panel(f"{TASKS[task]}, {name}", "label", "share of strings, %", series, guess, **look))
+    panels.append(Panel(f"{task_name(task)}, {name}", "label", "share of strings, %", series, guess, **look))
   title = "Labels of fine-tuning by C_Tr"
   return lines_figure(panels, title=title, footer=footer(facts, intervals=False), columns=2, ordered=True)
+
+
+REPORT = Report(make, reads=("data",), needs=("counting",))

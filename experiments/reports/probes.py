@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from experiments.reports import Made, footer, mean_of, means, present, rate_name
-from experiments.reports.pcfg_names import FAMILIES, by_prior, mix_name, setting_name
+from experiments.reports import Made, Report, footer, mean_of, means, present
+from experiments.reports.names import FAMILIES, by_prior, named
 from finetune_wrappers.analysis.probing import saturated
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, judge, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
@@ -38,19 +38,16 @@ def _settings(probes: list[Row]) -> list[tuple[str, list[Row]]]:
   found = group(probes, *_SETTING)
   tokens = len({family for _, _, family in found}) > len({task for task, _, _ in found})
   return [
-    (setting_name(task, steps) + (f", {FAMILIES[family]}" if tokens else ""), own)
-    for (task, steps, family), own in found.items()
+    (named(own[0], "task", "pretraining_steps") + (f", {FAMILIES[family]}" if tokens else ""), own)
+    for (*_, family), own in found.items()
   ]
 
 
 def _models(own: list[Row]) -> list[tuple[str, list[Row]]]:
   """(name, rows) of every model of one prior, the pretrained one first."""
   found = [("pretrained", select(own, model="pretrain"))]
-  tuned = group(select(own, model="finetune"), *_TUNED)
-  for (rate, target, mix, c_tr), cells in tuned.items():
-    wrong = "randFT, " if target == "random" else ""
-    found.append((f"{wrong}{rate_name(rate, 'pcfg')}, C_Tr {c_tr:g}{mix_name(mix)}", cells))
-  return found
+  tuned = group(select(own, model="finetune"), *_TUNED).values()
+  return found + [(named(cells[0], "target", "learning_rate", "c_tr", "mix"), cells) for cells in tuned]
 
 
 def _last(cells: list[Row], reads: str) -> list[Row]:
@@ -134,3 +131,6 @@ def _figure(rows: list[Row], probes: list[Row], facts: dict):
 
 def _line(cells: list[Row], reads: str, label: str, **look) -> Series:
   return means(select(cells, reads=reads), "block", label=label, **look)
+
+
+REPORT = Report(make, reads=("probes",), needs=("finetune.priors",))

@@ -5,9 +5,9 @@ import math
 
 from matplotlib.figure import Figure
 
-from experiments.reports import TASKS, Made, baseline_section, footer, mean_of, means, present, pruning_guess, rate_name
+from experiments.reports import Made, Report, baseline_section, footer, mean_of, means, present, pruning_guess
 from experiments.reports.histograms import histograms
-from experiments.reports.pcfg_names import mix_name
+from experiments.reports.names import named, task_name
 from experiments.reports.single_weights import single_weights
 from finetune_wrappers.reporting.claims import (
   NOT_JUDGED,
@@ -67,12 +67,12 @@ def curve_claims(curves: list[Row], rows: list[Row]) -> list[Claim]:
     ):
       cells = select(own, c_tr=c_tr)
       findings = [
-        _finding(_name(*model), of_model, guess if c_tr == 1.0 else None)
-        for model, of_model in _models(cells)
+        _finding(_name(of_model[0]), of_model, guess if c_tr == 1.0 else None)
+        for _, of_model in _models(cells)
         if select(of_model, score="gradient")
       ]
       if findings:
-        claims.append(claim_of_models(f"{TASKS[task]}, C_Tr = {c_tr:g}, {unit}s ({scope}): {text}", findings))
+        claims.append(claim_of_models(f"{task_name(task)}, C_Tr = {c_tr:g}, {unit}s ({scope}): {text}", findings))
   return claims
 
 
@@ -86,8 +86,8 @@ def _falls(curves: list[Row], of_ft: list[Row]) -> list[Claim]:
       asked = dict(zip(_MODEL, model, strict=True)) | {"task": task, "unit": unit, "scope": scope, "c_tr": 1.0}
       before, after = (select(of_ft, score="gradient", k=k, **asked) for k in (0, best))
       evidence = f"{format_cell(before)} to {format_cell(after)} at K = {best}"
-      findings.append(Finding(_name(*model), judge(paired_summary(before, after), above=_LIFT), evidence))
-    text = f"{TASKS[task]}, C_Tr = 1, {unit}s ({scope}): at that K Acc. O_FT falls by 10 points at C_Te = 1"
+      findings.append(Finding(_name(cells[0]), judge(paired_summary(before, after), above=_LIFT), evidence))
+    text = f"{task_name(task)}, C_Tr = 1, {unit}s ({scope}): at that K Acc. O_FT falls by 10 points at C_Te = 1"
     claims.append(claim_of_models(text, findings))
   return claims
 
@@ -102,10 +102,8 @@ def _models(cells: list[Row]) -> list[tuple[tuple, list[Row]]]:
   return sorted(group(cells, *_MODEL).items(), key=lambda item: -item[0][1])
 
 
-def _name(setting: str, rate: float, target: str, prior: str | None, steps: int | None, mix: float | None) -> str:
-  parts = [f"{prior} prior, n_iters {steps}"] if prior else []
-  parts += ["randFT"] if target == "random" else []
-  return ", ".join([*parts, rate_name(rate, setting)]) + mix_name(mix)
+def _name(row: Row) -> str:
+  return named(row, "prior", "pretraining_steps", "target", "learning_rate", "mix")
 
 
 def _finding(name: str, cells: list[Row], guess: float | None) -> Finding:
@@ -141,12 +139,12 @@ def _table(rows: list[Row]) -> str:
   ks = present(cells, "k")
   wanted = (0, 1, 2, 4, 10, 20) if max(ks) <= 20 else (0, 5, 10, 20, 50, 100)
   chosen = sorted({min(ks, key=lambda k: abs(k - want)) for want in wanted})  # the nearest that was measured
-  for (task, c_tr, unit, scope, *model), own in group(cells, "task", "c_tr", "unit", "scope", *_MODEL).items():
+  for (task, c_tr, unit, scope, *_), own in group(cells, "task", "c_tr", "unit", "scope", *_MODEL).items():
     for score in dict.fromkeys(row["score"] for row in own):
       for metric in ("acc_pt", "acc_ft"):
         values = [format_cell(select(own, score=score, metric=metric, k=k)) for k in chosen]
         lines.append(
-          (TASKS[task], _name(*model), f"{c_tr:g}", f"{unit}, {scope}", score, f"O_{metric[-2:].upper()}", *values)
+          (task_name(task), _name(own[0]), f"{c_tr:g}", f"{unit}, {scope}", score, f"O_{metric[-2:].upper()}", *values)
         )
   header = ("task", "model", "C_Tr", "unit, scope", "score", "Acc.", *(f"K = {k}" for k in chosen))
   text = (
@@ -169,11 +167,11 @@ def _figures(rows: list[Row], facts: dict) -> dict[str, Figure]:
 
 def _figure(rows: list[Row], cells: list[Row], what: str, facts: dict) -> Figure:
   panels = []
-  for (task, *model), own in group(cells, "task", *_MODEL).items():
+  for (task, *_), own in group(cells, "task", *_MODEL).items():
     for c_tr in present(own, "c_tr"):
       models = select(own, c_tr=c_tr)
       gone = ", diverged" if all(row["value"] is None for row in models) else ""
-      title = f"{TASKS[task]}, {_name(*model)}, C_Tr {c_tr:g}{gone}"
+      title = f"{task_name(task)}, {_name(own[0])}, C_Tr {c_tr:g}{gone}"
       series = [] if gone else _series(models)
       panels.append(Panel(title, "K zeroed", "accuracy at C_Te = 0, %", series, pruning_guess(rows, task)))
   columns = 4 if len(panels) > 4 else 2
@@ -191,3 +189,6 @@ def _series(cells: list[Row]) -> list[Series]:
         # The interval of random pruning is in the table; here it would lie over the score's.
         series.append(dataclasses.replace(line, low=None, high=None) if score == "random" else line)
   return series
+
+
+REPORT = Report(make, reads=("pruning",))

@@ -1,16 +1,20 @@
 """The demo: was the capability deleted or wrapped? One short table, one figure."""
 
 from experiments.reports import (
+  PLAIN,
+  REVERSED,
   Made,
+  Report,
   baseline_section,
   footer,
+  four_cells,
   guesses,
   last_step,
   means,
   present,
   pruning_guess,
-  rate_name,
 )
+from experiments.reports.names import named
 from experiments.reports.passages import models_of
 from experiments.reports.pruning import curve_claims
 from experiments.reports.revival import compare, table_lines
@@ -18,6 +22,7 @@ from finetune_wrappers.reporting.claims import Claim, judge, judge_below, markdo
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, format_cell, markdown_table
+from finetune_wrappers.rules import Rule
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
@@ -46,17 +51,13 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 
 def _behaviour(rows: list[Row]) -> str:
   """Accuracies of every kind of model, with intervals over seeds."""
-  lines = [("compiled (count a)", *_four(select(rows, stage="compile", operand="pt")))]
-  for (rate, c_tr), own in group(select(rows, stage="finetune"), "learning_rate", "c_tr").items():
-    lines.append((f"fine-tuned, {rate_name(rate)}, C_Tr {c_tr:g}", *_four(last_step(own))))
+  lines = [("compiled (count a)", *four_cells(select(rows, stage="compile", operand="pt")))]
+  for own in group(select(rows, stage="finetune"), "learning_rate", "c_tr").values():
+    lines.append((f"fine-tuned, {named(own[0], 'learning_rate', 'c_tr')}", *four_cells(last_step(own))))
   for setting, own in reversed(models_of(rows)):
-    lines.append((f"then reFT, of {setting.label}", *_four(last_step(own))))
-  lines.append(("Scr. + FT (control)", *_four(last_step(select(rows, stage="scratch_ft")))))
+    lines.append((f"then reFT, of {setting.label}", *four_cells(last_step(own))))
+  lines.append(("Scr. + FT (control)", *four_cells(last_step(select(rows, stage="scratch_ft")))))
   return markdown_table(("model", "O_PT, C_Te=0", "O_FT, C_Te=0", "O_PT, C_Te=1", "O_FT, C_Te=1"), lines)
-
-
-def _four(rows: list[Row]) -> list[str]:
-  return [format_cell(select(rows, metric=metric, c_te=c_te)) for c_te in (0, 1) for metric in ("acc_pt", "acc_ft")]
 
 
 def _wrapper_claim(rows: list[Row]) -> Claim:
@@ -86,3 +87,16 @@ def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
     Panel("Pruning", "K weights zeroed", label, series, pruning_guess(rows, "counter")),
   ]
   return lines_figure(panels, title="Counting a's comes back", footer=footer(facts), columns=2)
+
+
+_ONE = Rule("a tuple of one value", lambda values: len(values) == 1)
+_SINGLE = ("finetune.learning_rates", "reft.learning_rates", "pruning.units", "pruning.scopes")
+_LIMITS = {
+  **PLAIN,
+  **REVERSED,
+  "tasks": Rule("('counter',)", lambda values: values == ("counter",)),
+  "finetune.c_trs": Rule("a tuple with 1.0", lambda values: 1 in values),
+  **dict.fromkeys(_SINGLE, _ONE),
+}
+
+REPORT = Report(make, reads=("behaviour", "pruning", "data"), needs=("counter",), limits=_LIMITS)

@@ -1,6 +1,7 @@
 """The readings of Table 3, varied one at a time, beside the paper's cells."""
 
-from experiments.reports import TASKS, Made, footer, guesses, last_step, present, rate_name
+from experiments.reports import PLAIN, Made, Report, footer, guesses, last_step, present
+from experiments.reports.names import named, task_name
 from finetune_wrappers.reporting.paper_values import table3
 from finetune_wrappers.reporting.plots import Panel, Series, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -17,8 +18,8 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   sections, short = [], []
   for task in present(tuned, "task"):
     table = _table(select(tuned, task=task))
-    sections.append((TASKS[task], table))
-    short.append(f"{TASKS[task]}\n\n{table}")
+    sections.append((task_name(task), table))
+    short.append(f"{task_name(task)}\n\n{table}")
   note = (
     "Acc. O_PT / Acc. O_FT at C_Te = 0, in percent, after fine-tuning; `x` where the run diverged. `start` is\n"
     "Acc. O_PT after the noise and before training. The last column is the mean absolute difference to the paper's\n"
@@ -35,15 +36,18 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
 
 
 def _table(tuned: list[Row]) -> str:
-  cells = sorted(group(tuned, "learning_rate", "c_tr"), key=lambda cell: (-cell[0], cell[1]))
+  found = group(tuned, "learning_rate", "c_tr")
+  cells = sorted(found, key=lambda cell: (-cell[0], cell[1]))
   lines = []
   for (reading,), own in group(tuned, "reading").items():
     start = select(own, step=0, metric="acc_pt", c_te=0, learning_rate=cells[0][0], c_tr=cells[0][1])
     final = last_step(own)
     texts = [_pair(select(final, learning_rate=rate, c_tr=c_tr, c_te=0)) for rate, c_tr in cells]
     lines.append((reading, _start(start), *texts, _difference(final)))
-  header = ["reading", "start", *(f"{rate_name(rate)}, C_Tr {c_tr:g}" for rate, c_tr in cells), "points to the paper"]
-  return markdown_table(header, lines)
+  return markdown_table(
+    ("reading", "start", *(named(found[cell][0], "learning_rate", "c_tr") for cell in cells), "points to the paper"),
+    lines,
+  )
 
 
 def _start(cell: list[Row]) -> str:
@@ -77,7 +81,10 @@ def _figure(rows: list[Row], tuned: list[Row], facts: dict):
       ours = [cell_summary(select(own, reading=name, metric=metric)).mean for name in readings]
       theirs = select(table3(), task=task, learning_rate=rate, c_tr=c_tr, c_te=0.0, metric=metric)
       series.append(Series(label, [*ours, theirs[0]["value"] if theirs else float("nan")]))
-    title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
+    title = named(own[0], "task", "learning_rate", "c_tr")
     label = "accuracy at C_Te = 0, %"
     panels.append(Panel(title, "", label, series, guesses(rows, task, 0), categories=[*readings, "the paper"]))
   return bars_figure(panels, title="Readings, one at a time", footer=footer(facts, intervals=False), columns=2)
+
+
+REPORT = Report(make, reads=("readings",), limits=PLAIN)

@@ -6,7 +6,8 @@ Where a network without any training was trained too (Scr.), it is a second cont
 import itertools
 import math
 
-from experiments.reports import TASKS, Made, baseline_section, footer, guesses, last_step, means, present
+from experiments.reports import REVERSED, Made, Report, baseline_section, footer, guesses, last_step, means, present
+from experiments.reports.names import order_of, task_name
 from experiments.reports.passages import (
   median_text,
   models_of,
@@ -17,7 +18,6 @@ from experiments.reports.passages import (
   revived,
   sooner,
 )
-from experiments.reports.pcfg_names import order_of
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, Series, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -85,7 +85,7 @@ def _controls(cells: list[Row]) -> list[str]:
 def _where(task: str, rate: float, cells: list[Row]) -> str:
   """What a claim is about: `Counting, reFT at 0.0001, n_iters 50000`."""
   n_iters = ", ".join(str(steps) for steps in present(select(cells, stage="reft"), "pretraining_steps"))
-  return f"{TASKS[task]}, reFT at {rate:g}" + (f", n_iters {n_iters}" if n_iters else "")
+  return f"{task_name(task)}, reFT at {rate:g}" + (f", n_iters {n_iters}" if n_iters else "")
 
 
 def table_lines(task: str, rate: float, cells: list[Row], threshold: float) -> list[tuple]:
@@ -182,7 +182,7 @@ def rate_claims(task: str, curves: list[Row], threshold: float) -> list[Claim]:
       else:
         evidence = f"ratio of median iterations {ratio_text(ratio)}"
         findings.append(sooner(name, ratio, min(len(fast), len(slow)), evidence))
-  text = f"{TASKS[task]}: the larger reFT's rate, the sooner O_PT is back (Acc. {threshold:.0%})"
+  text = f"{task_name(task)}: the larger reFT's rate, the sooner O_PT is back (Acc. {threshold:.0%})"
   return [claim_of_models(text, findings)] if findings else []
 
 
@@ -218,3 +218,6 @@ def _lines(cells: list[Row], prior: str | None, colours: dict) -> list[Series]:
   for kind, style in zip(_controls(cells), ("--", ":"), strict=False):
     series.append(means(select(cells, stage=kind), "step", label=_CONTROLS[kind], style=style, colour="#000000"))
   return series
+
+
+REPORT = Report(make, reads=("behaviour", "data"), limits=REVERSED)

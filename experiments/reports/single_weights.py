@@ -6,7 +6,8 @@ from collections import Counter
 
 from matplotlib.figure import Figure
 
-from experiments.reports import TASKS, bar_series, footer, mean_of, present, pruning_guess, rate_name
+from experiments.reports import bar_series, footer, mean_of, present, pruning_guess
+from experiments.reports.names import named, task_name
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, judge, weakest
 from finetune_wrappers.reporting.plots import Panel, bars_figure
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -60,7 +61,7 @@ def _table(single: list[Row], by_k: list[Row]) -> str:
         format_points(paired_summary(select(after, metric=metric), select(_before(own), metric=metric)))
         for metric in _METRICS
       ]
-      lines.append((TASKS[task], rate_name(rate), f"{c_tr:g}", name, weights, *lifts))
+      lines.append((task_name(task), named(own[0], "learning_rate"), f"{c_tr:g}", name, weights, *lifts))
   text = (
     "Change of accuracy, in points, when this weight alone is zeroed, each seed against itself. W1 is the weight that "
     "the gradient score ranks first. Weights by name (number of seeds); residual directions by Tracr's labels. The "
@@ -78,19 +79,19 @@ def _claim(task: str, single: list[Row], by_k: list[Row]) -> Claim:
   where = {"task": task, "c_tr": 1.0, "metric": "acc_pt"}
   single, by_k = select(single, **where), select(by_k, **where)
   findings = [
-    _finding(rate_name(rate), select(single, learning_rate=rate), select(by_k, learning_rate=rate))
+    _finding(select(single, learning_rate=rate), select(by_k, learning_rate=rate))
     for rate in sorted(present(by_k, "learning_rate"), reverse=True)
   ]
   text = (
-    f"{TASKS[task]}, C_Tr = 1: zeroing one weight, the first by the gradient score (W1), lifts Acc. O_PT by more than "
-    "60 points, and by more than a random weight (C_Te = 0)"
+    f"{task_name(task)}, C_Tr = 1: zeroing one weight, the first by the gradient score (W1), lifts Acc. O_PT by more "
+    "than 60 points, and by more than a random weight (C_Te = 0)"
   )
   return claim_of_models(text, findings)
 
 
-def _finding(name: str, single: list[Row], by_k: list[Row]) -> Finding:
+def _finding(single: list[Row], by_k: list[Row]) -> Finding:
   """Judged on W1 alone: the best of W1..W4 is chosen on the test set, and stands beside the best random draw."""
-  before = _before(by_k)
+  before, name = _before(by_k), named(by_k[0], "learning_rate")
   if math.isnan(mean_of(before)):
     return Finding(name, NOT_JUDGED, format_cell(before))
   if mean_of(before) > 1 - _LIFT:
@@ -125,7 +126,7 @@ def _figure(rows: list[Row], single: list[Row], by_k: list[Row], facts: dict) ->
     series = [
       bar_series(f"Acc. O_{metric[-2:].upper()}", [select(bar, metric=metric) for bar in bars]) for metric in _METRICS
     ]
-    title = f"{TASKS[task]}, {rate_name(rate)}, C_Tr {c_tr:g}"
+    title = named(own[0], "task", "learning_rate", "c_tr")
     names = ["none", *(f"W{rank}" for rank in ranks), "random"]
     guess = pruning_guess(rows, task)
     panels.append(Panel(title, "weight at zero", "accuracy at C_Te = 0, %", series, guess, categories=names))

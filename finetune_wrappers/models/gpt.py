@@ -31,16 +31,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune_wrappers.models.model import Model, Position
-from finetune_wrappers.types import InputError, ModelOutput, Params
-
-COMPUTE_DTYPES = ("float32", "bfloat16")
+from finetune_wrappers.rules import SIZE, Checked, one_of, ruled, whole
+from finetune_wrappers.types import ModelOutput, Params, require
 
 _STD = 0.02
 _PIECE = 64  # positions; on one core 32 and 128 were no faster, and all in one a tenth slower
 
 
 @dataclasses.dataclass(frozen=True)
-class GPTConfig:
+class GPTConfig(Checked):
   """Sizes of a GPT; the defaults are the paper's, about 3M parameters.
 
   Attributes:
@@ -52,24 +51,16 @@ class GPTConfig:
     compute_dtype: `float32` or `bfloat16`, what products are computed in.
   """
 
-  vocab_size: int
-  length: int
-  blocks: int = 6
-  heads: int = 6
-  width: int = 192
-  compute_dtype: str = "float32"
+  vocab_size: int = ruled(SIZE)
+  length: int = ruled(SIZE)
+  blocks: int = ruled(whole(1, 1000), 6)
+  heads: int = ruled(whole(1, 1000), 6)
+  width: int = ruled(whole(1, 2**16), 192)
+  compute_dtype: str = ruled(one_of("float32", "bfloat16"), "float32")
 
   def __post_init__(self):
-    for field in ("vocab_size", "length", "blocks", "heads", "width"):
-      value = getattr(self, field)
-      _require(isinstance(value, int) and value >= 1, field, value, "a whole number, 1 or more")
-    _require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads ({self.heads})")
-    _require(self.compute_dtype in COMPUTE_DTYPES, "compute_dtype", self.compute_dtype, ", ".join(COMPUTE_DTYPES))
-
-
-def _require(ok: bool, field: str, value: Any, allowed: str) -> None:
-  if not ok:
-    raise InputError(f"{field}: {value!r} is not allowed; use {allowed}")
+    super().__post_init__()
+    require(self.width % self.heads == 0, "width", self.width, f"a multiple of heads ({self.heads})")
 
 
 def _product(x, matrix, precision=None):
@@ -272,7 +263,7 @@ class GPT(nn.Module, Model):
       position: 0 being the first; static.
     """
     length = tokens_BxT.shape[1]
-    _require(0 <= position < length, "position", position, f"0 to {length - 1}, the string's length being {length}")
+    require(0 <= position < length, "position", position, f"0 to {length - 1}, the string's length being {length}")
     x_BxTxD = self._embed(tokens_BxT[:, : position + 1])
     stream = [x_BxTxD[:, -1]]
     for block in self.blocks[:-1]:
@@ -282,7 +273,7 @@ class GPT(nn.Module, Model):
 
   def _embed(self, tokens_BxT):
     length, most = tokens_BxT.shape[1], self.config.length
-    _require(length <= most, "tokens", f"length {length}", f"strings of {most} tokens or fewer")
+    require(length <= most, "tokens", f"length {length}", f"strings of {most} tokens or fewer")
     # A product instead of a gather: its transpose is a product too, where a gather's is a scatter, which on GPUs adds
     # up in an order of its own each time. At the precision that keeps the embeddings as they are.
     one_hot = jax.nn.one_hot(tokens_BxT, self.config.vocab_size, dtype=jnp.float32)

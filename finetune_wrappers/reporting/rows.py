@@ -18,7 +18,6 @@ from finetune_wrappers.types import InputError, canonical_json
 
 Row = dict[str, Any]
 
-SETTINGS = ("tracr", "pcfg", "stories")
 _TEXTS = ("experiment", "setting", "task", "stage", "metric")
 _COUNTS = ("step", "seed")
 REQUIRED = (*_TEXTS, *_COUNTS, "value")
@@ -41,7 +40,7 @@ def make_row(
 
   Args:
     experiment: name of the config.
-    setting: one of SETTINGS.
+    setting: which models and tasks, a name of letters, digits and _: `tracr`, `pcfg`, ...
     task: `counter`, `max_identifier`, ...
     stage: the stage measured, or the analysis: compile, pretrain, finetune, reft, scratch, prune, probe, ...
     metric: name of the quantity; `acc_...` for accuracies.
@@ -88,8 +87,8 @@ def check_row(row: Any) -> None:
   for name in _TEXTS:
     if not isinstance(row[name], str) or not row[name]:
       raise InputError(f"{name}: {_short(row[name])} is not allowed; use a non-empty text")
-  if row["setting"] not in SETTINGS:
-    raise InputError(f"setting: {row['setting']!r} is not one of {', '.join(SETTINGS)}")
+  if not row["setting"].isidentifier():
+    raise InputError(f"setting: {_short(row['setting'])} is not allowed; use a name of letters, digits and _")
   for name in _COUNTS:
     if type(row[name]) is not int or row[name] < 0:
       raise InputError(f"{name}: {_short(row[name])} is not allowed; use a whole number from 0")

@@ -14,17 +14,17 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from finetune_wrappers.rules import FLAG, SIZE, Checked, one_of, ruled
 from finetune_wrappers.tasks.pcfg_rewrite import spread_counts, spread_places, whole
 from finetune_wrappers.tasks.pcfg_text import JAILBREAKS, PCFGText
 from finetune_wrappers.tasks.task import Categorical
 from finetune_wrappers.types import Batch, require
 
-TASKS = ("counting", "index")
 _OPERAND_POSITION = 2  # SOS, family, operand
 
 
 @dataclasses.dataclass(frozen=True)
-class PCFGTask:
+class PCFGTask(Checked):
   """One family of the pretraining tasks with two operands; see `Task`.
 
   Attributes:
@@ -37,21 +37,21 @@ class PCFGTask:
   """
 
   text: PCFGText
-  name: str
-  q: int = 1
-  distinct_answers_in_test: bool = True
+  name: str = ruled(one_of("counting", "index"))
+  q: int = ruled(SIZE, 1)
+  distinct_answers_in_test: bool = ruled(FLAG, True)
   output = Categorical()
   prompted = True
   correlated = True
 
   def __post_init__(self):
-    require(self.name in TASKS, "task", self.name, ", ".join(TASKS))
+    super().__post_init__()
     text = self.text
     if self.name == "counting":
       most, why = text.counted - 4, f"counted ({text.counted}) less 4"
     else:
       most, why = text.place_range()[1] - 3, f"what farthest ({text.farthest}) and occurrence ({text.occurrence}) leave"
-    require(1 <= self.q <= most, "q", self.q, f"1 to {most}, {why}")
+    require(self.q <= most, "q", self.q, f"1 to {most}, {why}")
 
   @property
   def values(self) -> tuple[int, int]:

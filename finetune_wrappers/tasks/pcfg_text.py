@@ -17,6 +17,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from finetune_wrappers import rules
+from finetune_wrappers.rules import SIZE, ruled
 from finetune_wrappers.tasks import pcfg_bits
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, Grammar
 from finetune_wrappers.tasks.pcfg_rewrite import spread_counts, spread_places, whole
@@ -30,7 +32,7 @@ _SPECIAL = ("pad", "SOS", "EOS", "SOT", "EOT", "ART", "NULL")
 
 
 @dataclasses.dataclass(frozen=True)
-class PCFGText:
+class PCFGText(rules.Checked):
   """What pretraining and fine-tuning share: grammar, window, numbers O', vocabulary.
 
   Attributes:
@@ -48,29 +50,27 @@ class PCFGText:
   """
 
   grammar: Grammar = PAPER_GRAMMAR
-  window: int = 250
-  short: str = "join"
-  counted: int = 40
-  occurrence: int = 6
-  token_place: int = 40
-  farthest: int = 40
-  spread: float = 0.5
-  jailbreaks: bool = False
+  window: int = ruled(SIZE, 250)
+  short: str = ruled(rules.one_of("join", "pad"), "join")
+  counted: int = ruled(rules.whole(4), 40)
+  occurrence: int = ruled(SIZE, 6)
+  token_place: int = ruled(SIZE, 40)
+  farthest: int = ruled(SIZE, 40)
+  spread: float = ruled(rules.SHARE, 0.5)
+  jailbreaks: bool = ruled(rules.FLAG, False)
 
   def __post_init__(self):
+    super().__post_init__()
     longest = self.grammar.max_length
-    require(1 <= self.window <= longest, "window", self.window, f"1 to {longest}, the longest string of the grammar")
-    require(self.short in ("join", "pad"), "short", self.short, "join, pad")
+    require(self.window <= longest, "window", self.window, f"1 to {longest}, the longest string of the grammar")
     for field in ("counted", "occurrence", "token_place", "farthest"):
-      require(1 <= getattr(self, field) <= self.window, field, getattr(self, field), f"1 to window ({self.window})")
-    require(self.counted >= 4, "counted", self.counted, "4 or more")
+      require(getattr(self, field) <= self.window, field, getattr(self, field), f"at most window ({self.window})")
     require(
       self.farthest >= 2 * self.occurrence + 2,
       "farthest",
       self.farthest,
       f"at least twice occurrence ({self.occurrence}) and 2, so that both operands find room",
     )
-    require(0 <= self.spread <= 1, "spread", self.spread, "0 to 1")
     if len(self.grammar.terminals) < 3:
       raise InputError("rules: fewer than three terminals; rewriting needs one beside the two operands")
 

@@ -7,38 +7,40 @@ from ml_collections import ConfigDict
 
 from experiments import plan as planning
 from experiments import schema
+from experiments.plan import Plan
+from experiments.settings import Setting
+from finetune_wrappers import rules
+from finetune_wrappers.analysis import PruneSettings, masks
 from finetune_wrappers.models import gpt
-from finetune_wrappers.rules import one_of
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.objectives import MixedAnswers, Text
 from finetune_wrappers.training.optim import AdamW
-from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TrainStage, ancestors
+from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TrainStage
 from finetune_wrappers.types import InputError, require
 
 
 @dataclasses.dataclass(frozen=True)
-class PCFGPlan:
-  """See `experiments.plan.Plan`.
+class PCFGPlan(Plan):
+  """See Plan; configs are those of `configs.pcfg_common.pcfg_config`."""
 
-  Args:
-    config: as `configs.pcfg_common.pcfg_config` lays it out.
-    task_name: `counting` or `index`.
-  """
-
-  config: ConfigDict
-  task_name: str
-  setting = "pcfg"
+  axes = {
+    "target": "finetune.targets",
+    "learning_rate": "finetune.learning_rates",
+    "mix": "finetune.mixes",
+    "c_tr": "finetune.c_trs",
+  }
+  base_axes = {"pretraining_steps": "pretrain.steps", "prior": "finetune.priors"}
 
   @property
   def text(self) -> PCFGText:
     """Text and pretraining tasks, from their settings in the config."""
     values = self.config.text.to_dict()
-    rules = values.pop("rules")
+    lines = values.pop("rules")
     with planning.within("text"):
-      return PCFGText(grammar=parse(rules) if rules else PAPER_GRAMMAR, **values)
+      return PCFGText(grammar=parse(lines) if lines else PAPER_GRAMMAR, **values)
 
   @property
   def task(self) -> PCFGTask:
@@ -75,62 +77,25 @@ class PCFGPlan:
         seed=int(seed),
       )
 
-  @property
-  def evaluator(self) -> Accuracies:
-    """See Plan."""
-    return Accuracies(self.config.training.eval_size)
-
-  def bases(self) -> list[Stage]:
-    """Pretrained models, every n_iters, prior and seed."""
-    return [self.pretrained(prior, seed, steps) for steps, prior, seed in self._sweep()]
-
-  def finetunes(self) -> list[Any]:
-    """Fine-tuning of every pretrained model, every target, learning rate, C_Tr and share of pretraining samples."""
-    finetune = self.config.finetune
-    return [
-      self._stage("finetune", self.pretrained(prior, seed, steps), self._mixed(target, c_tr, prior, mix), rate, seed)
-      for target in finetune.targets
-      for rate in finetune.learning_rates
-      for mix in finetune.mixes
-      for c_tr in finetune.c_trs
-      for steps, prior, seed in self._sweep()
-    ]
-
-  def refts(self) -> list[TrainStage]:
-    """See Plan."""
-    return [
-      self._reft("reft", parent, rate, parent.seed, parent.objective.prior)
-      for parent in self.finetunes()
-      for rate in self.config.reft.learning_rates
-      if rate < parent.learning_rate
-    ]
-
-  def controls(self) -> list[TrainStage]:
-    """Scr. + FT: pretrained without O_PT, then trained on it by reFT's recipe; with `reft.scratch` untrained too."""
-    config, found = self.config, []
-    prior = self._prior(config.pretrain.control_prior)
-    for rate in config.reft.learning_rates:
-      for seed in config.seeds:
-        for steps in config.pretrain.steps:
-          parent = self.pretrained(config.pretrain.control_prior, seed, steps)
-          found.append(self._reft("scratch_ft", parent, rate, seed, prior))
-        if config.reft.scratch:
-          found.append(self._reft("scratch", self.init(seed), rate, seed, prior))
-    return found
+  def check(self) -> None:
+    """Raises InputError for shares of pretraining that do not rise to 1, or priors that do not fit each other."""
+    fractions = self.config.pretrain.eval_fractions
+    ends = fractions[-1] == 1 and fractions == tuple(sorted(fractions))
+    require(ends, "pretrain.eval_fractions", fractions, "rising shares, the last 1")
+    _check_priors(self.config, len(self.text.grammar.terminals))
 
   def negatives(self) -> list[Stage]:
     """Models that never had O_PT: pretrained without it."""
     config = self.config
     return [self.pretrained(config.pretrain.control_prior, s, n) for n in config.pretrain.steps for s in config.seeds]
 
-  def swept(self, stage: Stage) -> dict[str, Any]:
-    """See Plan; with the names of the prior and n_iters."""
-    own = planning.swept_values(stage) if isinstance(stage, TrainStage) and stage.kind != "pretrain" else {}
-    base: Any  # a union of stages of which only one kind is asked for more
-    for base in ancestors(stage):
-      if base.kind == "pretrain":
-        own |= {"prior": self._prior_name(base.objective.prior), "pretraining_steps": base.optimizer.steps}
-    return own
+  def swept(self, stage: Any) -> dict[str, Any]:
+    """See Plan; with the name of the prior and n_iters of the pretraining."""
+    if stage.kind == "init":
+      return {}
+    if stage.kind == "pretrain":
+      return {"prior": self._prior_name(stage.objective.prior), "pretraining_steps": stage.optimizer.steps}
+    return {**super().swept(stage), **self.swept(stage.parent)}
 
   def labels(self, facts: dict) -> list[str]:
     """Answers are tokens."""
@@ -150,31 +115,29 @@ class PCFGPlan:
     """See Plan."""
     return gpt.restore(facts)
 
-  def _sweep(self) -> list[tuple[int, str, int]]:
+  def _base(self, seed: int, *, pretraining_steps: int, prior: str) -> TrainStage:
+    return self.pretrained(prior, seed, pretraining_steps)
+
+  def _controls(self, seed: int) -> list[tuple[str, Stage]]:
+    """Scr. + FT: pretrained without O_PT; with `reft.scratch` also the network before any training."""
     config = self.config
-    return [
-      (n, prior, seed) for n in config.pretrain.steps for prior in config.finetune.priors for seed in config.seeds
-    ]
+    never = [self.pretrained(config.pretrain.control_prior, seed, steps) for steps in config.pretrain.steps]
+    scratch = [("scratch", self.init(seed))] if config.reft.scratch else []
+    return [*(("scratch_ft", model) for model in never), *scratch]
 
-  def _mixed(self, target: str, c_tr: float, prior: str, mix: float) -> MixedAnswers:
-    shares = self._prior(prior)
-    return MixedAnswers(target=target, c_tr=float(c_tr), prior=shares, mix=float(mix), mixed=mix > 0)
-
-  def _reft(self, kind: str, parent: Stage, rate: float, seed: int, prior: tuple[float, ...]) -> TrainStage:
-    objective = MixedAnswers(target="pt", c_tr=float(self.config.reft.c_tr), prior=prior)
-    return self._stage(kind, parent, objective, rate, seed)
-
-  def _stage(self, kind: str, parent: Stage, objective: MixedAnswers, rate: float, seed: int) -> TrainStage:
-    training = self.config.training
+  def _stage(self, kind, parent: Any, seed, *, target, learning_rate, c_tr, mix=0.0) -> TrainStage:
+    """A network that was never trained has the control's prior, of which nothing is mixed in."""
+    untrained = parent.kind == "init"
+    prior = self._prior(self.config.pretrain.control_prior) if untrained else parent.objective.prior
     with planning.within("training"):
       return TrainStage(
         kind=kind,
         parent=parent,
         task=self.task,
-        objective=objective,
-        optimizer=planning.fields_from(AdamW, training),
-        evaluator=Accuracies(training.eval_size),
-        learning_rate=float(rate),
+        objective=MixedAnswers(target=target, c_tr=float(c_tr), prior=prior, mix=float(mix), mixed=mix > 0),
+        optimizer=planning.fields_from(AdamW, self.config.training),
+        evaluator=self.evaluator,
+        learning_rate=float(learning_rate),
         seed=int(seed),
       )
 
@@ -185,22 +148,6 @@ class PCFGPlan:
     return next(name for name in self.config.priors if self._prior(name) == prior)
 
 
-def plans(config: ConfigDict) -> list[PCFGPlan]:
-  """A plan for each task of the config.
-
-  Raises:
-    InputError: for a key that holds what it cannot, or priors that do not fit each other.
-  """
-  schema.check(config)
-  planning.check_reft(config)
-  fractions = config.pretrain.eval_fractions
-  ends = fractions[-1] == 1 and fractions == tuple(sorted(fractions))
-  require(ends, "pretrain.eval_fractions", fractions, "rising shares, the last 1")
-  found = [PCFGPlan(config, name) for name in config.tasks]
-  _check_priors(config, len(found[0].text.grammar.terminals))
-  return found
-
-
 def _check_priors(config: ConfigDict, operands: int) -> None:
   """Raises InputError for a prior that is none, or is another's twin, or a control that would meet O_PT."""
   control, names = config.pretrain.control_prior, {}
@@ -209,10 +156,50 @@ def _check_priors(config: ConfigDict, operands: int) -> None:
     require(fine, f"priors.{name}", shares, f"{operands} shares that sum to 1, one for each operand")
     twin = names.setdefault(shares, name)  # rows name a prior by its shares
     require(twin == name, f"priors.{name}", shares, f"other shares than those of {twin!r}")
-  one_of(*config.priors).check("pretrain.control_prior", control)
+  rules.one_of(*config.priors).check("pretrain.control_prior", control)
   for name in config.finetune.priors:
-    one_of(*config.priors).check("finetune.priors", name)
+    rules.one_of(*config.priors).check("finetune.priors", name)
   shares = config.priors[control]
   require(shares[0] == 0, f"priors.{control}", shares, "no share of O_PT for the control (pretrain.control_prior)")
   if control in config.finetune.priors:
     raise InputError(f"finetune.priors: {control!r} never had O_PT; it is the control (pretrain.control_prior)")
+
+
+_SCOPES = ", ".join(scope for scope in masks.SCOPES if scope != "near_zero")  # that is for compiled weights
+
+SETTING = Setting(
+  plan=PCFGPlan,
+  tasks={"counting": "Counting", "index": "Index"},
+  rates={1e-4: "η_L", 1e-5: "η_M", 1e-6: "η_S"},
+  schema={
+    "text": schema.section(
+      PCFGText, rules=rules.Many(rules.text("a rule: parent -> child child [probability]", r".+"), empty=True)
+    ),
+    "counting": schema.section(PCFGTask, but=("name",)),
+    "index": schema.section(PCFGTask, but=("name",)),
+    "model": schema.section(gpt.GPTConfig, but=("vocab_size", "length")),
+    "priors": schema.Named(rules.Many(rules.SHARE, once=False)),
+    "pretrain": {
+      **schema.section(AdamW, but=("warmup_steps", "eval_steps")),
+      **schema.section(Accuracies),
+      "steps": rules.Many(rules.STEPS),
+      "learning_rate": rules.ABOVE_0,
+      "control_prior": schema.WORD,
+      "warmup_fraction": rules.SHARE_BELOW_1,
+      "eval_fractions": rules.Many(rules.SHARE),
+      "answer_weight": rules.rules_of(Text)["answer_weight"],
+    },
+    "training": {**schema.section(AdamW), **schema.section(Accuracies)},
+    "finetune": {**schema.FINETUNE, "priors": rules.Many(schema.WORD), "mixes": rules.Many(rules.SHARE)},
+    "reft": {**schema.REFT, "scratch": rules.FLAG},
+    "pruning": {
+      **schema.section(PruneSettings),
+      "scopes": rules.Many(
+        rules.text(f"{_SCOPES} or a path as blocks_1/attn/qkv/kernel", r"(?!near_zero$)[a-z_0-9/]{1,200}")
+      ),
+      "single_weights": rules.Rule(
+        "0, all that learned weights allow", lambda value: rules.COUNT.fits(value) and value == 0
+      ),
+    },
+  },
+)
