@@ -127,8 +127,10 @@ def _shift_table(rows: list[Row]) -> str:
 
 def _claims(rows: list[Row], task: str) -> list[Claim]:
   """The paper's: the reading block still attends to O_PT's letter after C_Tr = 1; after C_Tr = 0 to O_FT's too."""
-  block = 1 if task == "counter" else 2
-  mass = select(rows, metric="attention_mass", task=task, block=block)
+  mass = select(rows, metric="attention_mass", task=task)
+  compiled = select(mass, stage="compile", attended="pt")
+  block = max(present(compiled, "block"), key=lambda block: mean_of(select(compiled, block=block)), default=0)
+  mass = select(mass, block=block)
   claims = []
   for rate in sorted(present(select(mass, stage="finetune"), "learning_rate"), reverse=True):
     for c_tr, operand in ((1.0, "pt"), (0.0, "ft")):

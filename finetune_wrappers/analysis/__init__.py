@@ -4,7 +4,7 @@ from finetune_wrappers.analysis.attention import Observed, Observer, observe
 from finetune_wrappers.analysis.linear_probes import ProbeSettings
 from finetune_wrappers.analysis.probing import Probed, Prober, probe, saturated, selectivity
 from finetune_wrappers.analysis.pruning import Pruned, Pruner, PruneSettings, prune
-from finetune_wrappers.analysis.revival import Curve, Revival
+from finetune_wrappers.analysis.revival import Curve, Revival, revive
 
 __all__ = [
   "Curve",
@@ -20,6 +20,7 @@ __all__ = [
   "observe",
   "probe",
   "prune",
+  "revive",
   "saturated",
   "selectivity",
 ]

@@ -100,6 +100,17 @@ class Pruned:
   singles: dict[str, list[tuple[str, tuple[int, ...], np.ndarray]]]
   predictions: dict[int, np.ndarray]
 
+  def curve(self, metric: str, score: str, **fields: Any) -> np.ndarray:
+    """One metric by K, float32 [K], in the first scope with the first unit: `curve("acc_pt", "random", c_te=0)`.
+
+    Args:
+      metric: such as `acc_pt`.
+      score: one of the settings' scores, `random` (the mean over draws) or `random_best`.
+      **fields: of the metric, such as c_te.
+    """
+    place = [(own.name, dict(own.fields)) for own in self.metrics].index((metric, fields))
+    return self.curves[self.settings.scopes[0], self.settings.units[0]][score][:, place]
+
   def rows(
     self, labels: Sequence[str] = (), weight_name: Callable[[str, tuple[int, ...]], str] = path_name
   ) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 A run that never reaches the threshold is censored, not left out. The ratio of median steps, the control's over the
 model's, says how much sooner the capability is back than a model that never had it learns it.
 
-    found = Revival.of({seed: Curve(steps, accuracies), ...}, control={seed: Curve(...), ...}, threshold=0.8)
+    found = revive(model, finetuned, control, task, optimizer=optimizer, learning_rate=1e-3, seeds=range(3))
     found.ratio, found.rows()
 """
 
@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from finetune_wrappers.models.model import Model
 from finetune_wrappers.rules import SHARE_ABOVE_0
 from finetune_wrappers.statistics import (
   MedianRatio,
@@ -21,6 +22,12 @@ from finetune_wrappers.statistics import (
   first_passage,
   kaplan_meier_median,
 )
+from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.objectives import Answers
+from finetune_wrappers.training.optim import Optimizer
+from finetune_wrappers.training.run import train
+from finetune_wrappers.types import Params
 
 
 class Curve(NamedTuple):
@@ -105,6 +112,49 @@ class Revival:
       value = fields.pop("ratio")
       found.append({"metric": "median_ratio", "value": value, "stage": "reft", "threshold": self.threshold, **fields})
     return found
+
+
+def revive(
+  model: Model,
+  params: Params | Sequence[Params],
+  control: Params | Sequence[Params],
+  task: Task,
+  *,
+  optimizer: Optimizer,
+  learning_rate: float,
+  threshold: float = 0.8,
+  seeds: Sequence[int] = (0,),
+  eval_size: int = 1000,
+) -> Revival:
+  """Reverse fine-tunes a model and a control on O_PT, both by one recipe, and compares when they get there.
+
+  Strings carry no spurious correlation (C_Tr = C_Te = 0): with it, answering for O_FT minus q would pass for the old
+  capability.
+
+  Args:
+    model: of both.
+    params: of the model under study; one pytree for all seeds, or a list with one for each.
+    control: the same of a model that never had the capability.
+    task: whose O_PT is asked for.
+    optimizer: how long and by which steps; passages are known to the distance of its `eval_steps`.
+    learning_rate: the maximum of the schedule.
+    threshold: accuracy for O_PT that counts as back.
+    seeds: of the data; three or more for an interval worth the name.
+    eval_size: strings of the test set.
+  """
+  recipe: dict[str, Any] = {
+    "objective": Answers(target="pt", c_tr=0.0),
+    "optimizer": optimizer,
+    "evaluator": Accuracies(eval_size),
+    "learning_rate": learning_rate,
+    "seeds": seeds,
+  }
+
+  def curves(kind: str, start: Params | Sequence[Params]) -> dict[int, Curve]:
+    runs = train(model, start, task, kind=kind, **recipe)
+    return {run.stage.seed: Curve(run.steps.tolist(), run.curve("acc_pt", c_te=0).tolist()) for run in runs}
+
+  return Revival.of(curves("reft", params), curves("scratch_ft", control), threshold)
 
 
 def passages(curves: Mapping[int, Curve], threshold: float) -> dict[int, Passage]:

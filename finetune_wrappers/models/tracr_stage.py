@@ -48,6 +48,12 @@ def build(task: Any, *, operand: str, reading: str = "literal", mlp_exactness: i
   return {"params": params}, facts
 
 
+def compile_task(task: Any, operand: str = "pt", **options: Any) -> tuple[TracrTransformer, Params]:
+  """The model of a task's program for one operand, and its parameters; options and errors are those of `build`."""
+  arrays, facts = build(task, operand=operand, **options)
+  return restore(facts), arrays["params"]
+
+
 def restore(facts: dict[str, Any]) -> TracrTransformer:
   """The Flax module of a compile stage."""
   return tracr_port.restore(facts["model"])

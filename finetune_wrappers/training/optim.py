@@ -1,6 +1,7 @@
 """The paper's two optimizers and their schedule, with the learning rate as a lane's traced value."""
 
 import dataclasses
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,7 @@ class Optimizer(Checked):
   clip_norm: float = ruled(NOT_NEGATIVE)
   microbatches: int = ruled(SIZE)
   eval_steps: tuple[int, ...] = ruled(Many(whole(0, INT32)))
+  OPEN: ClassVar[dict[str, Any]] = {}  # values of a subclass's own fields that the paper leaves open
 
   def __post_init__(self):
     super().__post_init__()
@@ -52,6 +54,21 @@ class Optimizer(Checked):
     require(fits, "microbatches", self.microbatches, f"a divisor of batch_size ({self.batch_size})")
     rising = list(self.eval_steps) == sorted(self.eval_steps) and self.eval_steps[-1] == self.steps
     require(rising, "eval_steps", self.eval_steps, f"rising numbers from 0, the last {self.steps}")
+
+  @classmethod
+  def paper(cls, steps: int, *, eval_every: int, **changed: Any) -> Self:
+    """The paper's recipe for any number of steps: batch 96, a fifth of warm-up, cosine to 1/100 of the maximum.
+
+    What the paper leaves open is as `configs` has it: gradients are clipped at norm 1.
+
+    Args:
+      steps: iterations.
+      eval_every: steps between evaluations; the last step has one too.
+      **changed: fields that differ.
+    """
+    values: dict[str, Any] = {"steps": steps, "batch_size": 96, "warmup_steps": steps // 5, "final_fraction": 0.01}
+    values |= {"clip_norm": 1.0, "microbatches": 1, "eval_steps": (*range(0, steps, eval_every), steps), **cls.OPEN}
+    return cls(**values | changed)
 
   def rule(self) -> optax.GradientTransformation:
     """From clipped gradients to a direction."""
@@ -88,6 +105,7 @@ class SGD(Optimizer):
   """
 
   momentum: float = ruled(SHARE_BELOW_1)
+  OPEN = {"momentum": 0.9}
   dampening: float = ruled(SHARE_BELOW_1, 0.0, came_later=True)
 
   def __post_init__(self):
@@ -116,6 +134,7 @@ class AdamW(Optimizer):
   beta1: float = ruled(SHARE_BELOW_1)
   beta2: float = ruled(SHARE_BELOW_1)
   weight_decay: float = ruled(NOT_NEGATIVE)
+  OPEN = {"beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1}
 
   def rule(self) -> optax.GradientTransformation:
     """See Optimizer."""
