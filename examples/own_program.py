@@ -1,6 +1,6 @@
 """Two RASP programs of your own: compiled, fine-tuned into each other, pruned, probed and revived.
 
-    python -m examples.own_program
+python -m examples.own_program
 """
 
 import functools
@@ -12,7 +12,9 @@ import finetune_wrappers as fw
 
 def surplus(first, second):
   """How many more of the first letter than of the second."""
-  same = (rasp.Select(rasp.tokens, rasp.Map(lambda _, o=o: o, rasp.tokens), rasp.Comparison.EQ) for o in (first, second))
+  same = (
+    rasp.Select(rasp.tokens, rasp.Map(lambda _, o=o: o, rasp.tokens), rasp.Comparison.EQ) for o in (first, second)
+  )
   return rasp.SequenceMap(lambda one, other: max(one - other, 0), *map(rasp.SelectorWidth, same))
 
 
@@ -31,7 +33,9 @@ for run in tuned:
   print("fine-tuned, Acc. O_FT at C_Te = 1 and 0:", *(run.curve("acc_ft", c_te=c_te)[-1] for c_te in (1, 0)))
 params = [run.params for run in tuned]
 pruned = fw.prune(model, params[0], task, fw.PruneSettings(scopes=("near_zero",), ks=(0, 1, 2, 4)), compiled)
-print("K zeroed, Acc. O_PT by score and at random:", *(pruned.curve("acc_pt", s, c_te=0) for s in ("gradient", "random")))
+print(
+  "K zeroed, Acc. O_PT by score and at random:", *(pruned.curve("acc_pt", s, c_te=0) for s in ("gradient", "random"))
+)
 probed = fw.probe(model, params[0], task, fw.ProbeSettings(steps=300, drops=(), learning_rate=1e-2), control)
 print("probes of O_PT by block:", {b: (probed.of("pt", b), probed.negative.of("pt", b)) for b in probed.blocks})
 revival = fw.revive(model, params, control, task, optimizer=fw.SGD.paper(300, eval_every=10), learning_rate=0.01, seeds=seeds)  # fmt: skip

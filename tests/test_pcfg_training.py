@@ -10,7 +10,7 @@ import pytest
 from scipy import special
 
 from configs import fig05_behaviour, fig09_reft, fig18_mixing, fig24_jailbreak
-from experiments import pcfg
+from experiments import plan as pcfg
 from experiments.measures import jailbreaks, probes, pruning
 from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks import pcfg_grammar
