@@ -17,6 +17,7 @@ REQUIREMENTS = [
   "numpy>=2.2,<3",
   "optax>=0.2.8,<0.3",
   "orbax-checkpoint>=0.12.8,<0.13",  # its newer API still lives under `experimental` and moves between minors
+  "scipy>=1.17,<2",
   "tqdm>=4.66,<5",
   "tracr-pypi==1.0.*",  # 1.0.0 is upstream commit 9ce2b8c; our notes on its traps hold for that one
 ]
@@ -29,6 +30,7 @@ EXTRAS = {
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",  # formatting changes between minor versions
+    "setuptools>=84,<85",  # a test builds the wheel without network; from 70.1 it needs no `wheel` package for that
   ],
   "bench": ["torch>=2.4,<3"],  # only for the side-by-side with a PyTorch minGPT
   "notebooks": ["ipykernel>=6.29,<8", "nbclient>=0.10,<1", "nbformat>=5.10,<6"],
@@ -45,7 +47,9 @@ setup(
   # The explicit root makes an editable install one path entry, so a package added later is found without
   # installing again, and type checkers can follow it.
   package_dir={"": "."},
-  packages=find_packages(include=["finetune_wrappers*", "experiments*", "configs*"]),
+  # experiments/ and configs/ run from a checkout: names this common do not belong in site-packages.
+  packages=find_packages(include=["finetune_wrappers*"]),
+  package_data={"finetune_wrappers.reporting": ["paper_tables/*"]},
   python_requires=">=3.11",
   install_requires=REQUIREMENTS,
   extras_require=EXTRAS,

@@ -23,10 +23,11 @@ from absl import app, flags
 
 from benchmarks.gpts import First, TorchSide, first_params, plan_of
 from benchmarks.turns import TURNS, in_turns, rows, setting, torch, use_cores
-from finetune_wrappers.analysis import attention, probing, pruning
+from finetune_wrappers.analysis import attention, masks
+from finetune_wrappers.analysis.linear_probes import ProbeSettings, schedule, train_probes
 from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks.task import TARGETS
-from finetune_wrappers.training import losses, step
+from finetune_wrappers.training.evaluators import Accuracies
 
 _PROBE_STEPS = flags.DEFINE_integer("probe_steps", 40, "Steps of a probe.", lower_bound=1)
 _MOST = flags.DEFINE_integer("most", 100, "Largest K.", lower_bound=1)
@@ -43,7 +44,8 @@ class Subject:
     self.task, self.strings, self.config = plan.task, strings, plan.init(0).model
     arrays, facts = gpt.build(self.config, 0)
     self.params, self.model = jax.tree.map(jnp.asarray, arrays["params"]), gpt.restore(facts)
-    self.tests = step.test_sets(self.task, strings)
+    self.evaluator = Accuracies(strings)
+    self.tests = self.evaluator.test_sets(self.task)
     self.tokens, self.labels = self.task.question(self.tests[0], TARGETS.index("pt"))
 
   def labels_of(self, batch) -> Any:
@@ -55,14 +57,14 @@ class Subject:
     """Of the O_PT answer's loss."""
 
     def loss(params):
-      logits = losses.answer_logits(self.model, params, self.tokens, self.task.answer_position)
+      logits = self.model.answer(params, self.tokens, self.task.answer_position)
       return optax.softmax_cross_entropy_with_integer_labels(logits, self.labels).mean()
 
     return jax.grad(loss)
 
   def evaluate(self, params) -> Any:
     """Accuracies [4]."""
-    return step.evaluate(self.model, self.task, self.tests, params)
+    return self.evaluator.measure(self.model, params, self.task, self.tests)
 
   def whole_model_accuracies(self, params) -> Any:
     """The same from logits at every position."""
@@ -78,7 +80,7 @@ class Subject:
 def probes(subject: Subject, steps: int) -> dict[str, Call]:
   """Accuracies [places, kinds]."""
   task, classes, batch = subject.task, subject.task.num_labels, 64
-  settings = probing.ProbeSettings(steps=steps, batch_size=batch, learning_rate=1e-2, drops=(), eval_size=2 * batch)
+  settings = ProbeSettings(steps=steps, batch_size=batch, learning_rate=1e-2, drops=(), eval_size=2 * batch)
 
   def features(key, size):
     drawn = task.sample_test(key, size, 0)
@@ -87,8 +89,8 @@ def probes(subject: Subject, steps: int) -> dict[str, Call]:
     )
     return stream, subject.labels_of(drawn)
 
-  ours = jax.jit(lambda key: probing.train_probes(features, settings, classes, key).accuracy)
-  optimizer = optax.adamw(probing.schedule(settings), weight_decay=settings.weight_decay, mask={"w": True, "b": False})
+  ours = jax.jit(lambda key: train_probes(features, settings, classes, key).accuracy)
+  optimizer = optax.adamw(schedule(settings), weight_decay=settings.weight_decay, mask={"w": True, "b": False})
 
   @functools.partial(jax.jit, static_argnums=(1, 2))
   def read(key, place, kind):
@@ -130,13 +132,13 @@ def curve(subject: Subject, most: int, iterative: bool) -> dict[str, Call]:
 
   @jax.jit
   def ours(params):
-    scope = pruning.scope_mask("blocks", params)
+    scope = masks.scope_mask("blocks", params)
     if iterative:
-      places = pruning.iterative_ranks(params, subject.gradient, scope, "neuron", count=most)
+      places = masks.iterative_ranks(params, subject.gradient, scope, "neuron", count=most)
     else:
-      scores = pruning.weight_scores("gradient", params, subject.gradient(params))
-      places = pruning.ranks(pruning.unit_scores(scores, scope, "neuron"), "neuron")
-    return pruning.curve(params, places, jnp.arange(most + 1), subject.evaluate)
+      scores = masks.weight_scores("gradient", params, subject.gradient(params))
+      places = masks.ranks(masks.unit_scores(scores, scope, "neuron"), "neuron")
+    return masks.curve(params, places, jnp.arange(most + 1), subject.evaluate)
 
   gradient, evaluate = jax.jit(subject.gradient), jax.jit(subject.whole_model_accuracies)
 

@@ -40,10 +40,7 @@ class First:
   def __init__(self, plan: TracrPlan, stage: TrainStage, model):
     ours: Any = stage.optimizer
     self._task, self._model, self._batch_size = plan.task, model, ours.batch_size
-    program = {
-      "counter": tracr_compile.counter_program,
-      "max_identifier": lambda: tracr_compile.max_identifier_program(plan.task.rank_pt),
-    }[plan.task_name]()
+    program = plan.task.program("pt")
     assembled = tracr_compile.compile_program(program, vocab=set(plan.task.letters), max_seq_len=plan.task.max_seq_len)
     self._rng = np.random.default_rng(0)
     self._params = jax.tree.map(jax.numpy.asarray, assembled.params)

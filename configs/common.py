@@ -44,7 +44,7 @@ def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: s
   config.tasks = ("counter", "max_identifier")
   config.counter = _counter(preset)
   config.max_identifier = _max_identifier(preset)
-  # Compile `Select(bin, indices, ==)` as the paper lists it; see tracr_compile.counter_program.
+  # Compile `Select(bin, indices, ==)` as the paper lists it; see tracr_tasks.counter_program.
   config.reading = "literal"
   config.mlp_exactness = 0  # 0: the smallest that is exact for the length, 2n(n+1)
   config.training = _training(preset)

@@ -1,4 +1,7 @@
-"""What a config would train, how much that is and about how long it takes: `--dry_run`."""
+"""What a config would train, how much that is and about how long it takes: `--dry_run`.
+
+The Trainer's own plan, with what a moment of each program was measured to cost.
+"""
 
 import collections
 import contextlib
@@ -15,10 +18,12 @@ from ml_collections import ConfigDict
 
 from experiments import runner
 from experiments.plan import Plan
-from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import loop, losses
-from finetune_wrappers.training.checkpoints import Checkpoints
-from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, ancestors, root_of, with_ancestors
+from finetune_wrappers.training import calibration, step
+from finetune_wrappers.training.cohort import Cohort, lane_arrays
+from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.loop import Trainer
+from finetune_wrappers.training.schedule import Work, identity_of
+from finetune_wrappers.training.stages import RootStage, TrainStage, model_after, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
 
 _SECONDS = 3.0  # of training that a program is timed for
@@ -30,6 +35,7 @@ class Speed:
 
   Attributes:
     layout: of its lanes.
+    lanes: how many it was measured with.
     flops: of one lane's step, loss and gradient.
     memory: bytes on each device.
     kept: bytes a lane leaves on disk.
@@ -39,7 +45,8 @@ class Speed:
     save_seconds: of a lane.
   """
 
-  layout: cohorts.Layout
+  layout: Layout
+  lanes: int
   flops: float
   memory: int
   kept: int
@@ -48,41 +55,32 @@ class Speed:
   eval_seconds: float
   save_seconds: float
 
+  def seconds(self, work: Work) -> float:
+    """About how long that work takes, without compilation."""
+    share = self.layout.lanes_a_device(len(work.stages)) / self.layout.lanes_a_device(self.lanes)
+    optimizer = work.lanes[0].optimizer
+    left = 1 - work.position / optimizer.steps
+    whole = optimizer.steps * self.step_seconds + len(optimizer.eval_steps) * self.eval_seconds
+    return share * left * whole + len(work.stages) * self.save_seconds
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-  """Lanes that train after one another's parents, as programs of one kind.
 
-  Attributes:
-    lanes: stages that are missing.
-    lane_steps: of all of them, less what checkpoints have.
-    size: lanes a program.
-    compilations: how many this group is the first to need.
-    speed: of a program of `size` lanes.
-  """
+@dataclasses.dataclass
+class Line:
+  """Works of one program and kind of training, as one line of the table."""
 
-  lanes: Sequence[TrainStage]
-  lane_steps: int
-  size: int
-  compilations: int
+  works: list[Work]
   speed: Speed
+  seconds: float = 0.0
 
   @property
-  def seconds(self) -> float:
-    """About how long training them takes, compilation included."""
-    settings = self.lanes[0].settings
-    full, rest = divmod(len(self.lanes), self.size)
-    speed, layout = self.speed, self.speed.layout
-    whole = settings.steps * speed.step_seconds + len(settings.eval_steps) * speed.eval_seconds
-    programs = full + lanes_a_device(layout, rest) / lanes_a_device(layout, self.size)
-    left = self.lane_steps / (settings.steps * len(self.lanes))
-    compiled = speed.compile_seconds * self.compilations
-    return compiled + programs * whole * left + len(self.lanes) * speed.save_seconds
+  def lanes(self) -> int:
+    """Of all its works."""
+    return sum(len(work.stages) for work in self.works)
 
-
-def lanes_a_device(layout: cohorts.Layout, lanes: int) -> int:
-  """How many of a program's lanes each device has, padding among them: programs that agree in it compile once."""
-  return lanes if layout.inner == "data" else -(-lanes // layout.devices)
+  @property
+  def flops(self) -> float:
+    """Of all its works."""
+    return self.speed.flops * sum(work.lane_steps for work in self.works)
 
 
 def describe(config: ConfigDict, workdir: str) -> str:
@@ -96,20 +94,15 @@ def describe(config: ConfigDict, workdir: str) -> str:
   runner.use_all_cores()
   planned = runner.plan_of(config)
   with runner.enough_memory(), _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
-    wanted = with_ancestors(planned.stages)
-    missing = loop.missing_stages(store, planned.stages)
-    made = [stage for stage in missing if not isinstance(stage, TrainStage)]
     roots = Roots(store, planned.plans[0])
+    trainer = runner.trainer_of(config, planned, store)
+    works = trainer.plan(planned.stages, roots)
+    made: list[Any] = [work.stages[0] for work in works if not work.lanes]
     for root in made:
       roots(root)
-    trainer = runner.trainer_of(config, planned, store)
-    meter = Meter(store, Store(scratch), roots, planned.layout, missing)
-    groups = []
-    for lanes in _groups(missing):
-      size = trainer.lanes_of(lanes[0], roots(root_of(lanes[0])))
-      groups.append(meter.group(lanes, min(size, len(lanes))))
-    seconds = sum(group.seconds for group in groups)
-  return _text(config.name, list(wanted.values()), made, groups, seconds + roots.seconds)
+    lines = Meter(trainer, Store(scratch), roots, works).lines()
+  wanted = len(with_ancestors(planned.stages))
+  return _text(config.name, wanted, len(made), lines, roots.seconds)
 
 
 @contextlib.contextmanager
@@ -123,7 +116,7 @@ def _store(workdir: str) -> Iterator[Store]:
 
 
 class Roots:
-  """Root stages' arrays and modules, from the store or made."""
+  """Models and parameters of root stages, from the store or made."""
 
   def __init__(self, store: Store, plan: Plan):
     self._store, self._plan = store, plan
@@ -131,7 +124,6 @@ class Roots:
     self.seconds = 0.0
 
   def __call__(self, stage: RootStage) -> tuple[Any, Any]:
-    """(module, parameters)."""
     if self._store.has(stage):
       arrays, facts = self._store.load(stage)
     else:
@@ -141,76 +133,70 @@ class Roots:
     return self._plan.restore(facts), arrays["params"]
 
 
-def _groups(missing: Sequence[Stage]) -> list[list[TrainStage]]:
-  """Lanes of one program that become ready together: equally many ancestors."""
-  found: dict[Any, list[TrainStage]] = {}
-  for stage in missing:
-    if isinstance(stage, TrainStage):
-      found.setdefault((len(ancestors(stage)), loop.identity_of(stage)), []).append(stage)
-  return [found[key] for key in sorted(found)]
-
-
 class Meter:
   """Times programs for a moment, each once.
 
   Args:
-    store: of the workdir.
+    trainer: knows the layouts that are chosen already; elsewhere the first candidate is timed.
     scratch: to time a save in.
     roots: what training begins with.
-    layout: of every program; None takes what a run before this chose, or else the first candidate.
-    missing: everything that will be trained.
+    works: everything that will be made.
   """
 
-  def __init__(self, store: Store, scratch: Store, roots: Roots, layout: cohorts.Layout | None, missing):
-    self._store, self._scratch, self._roots, self._layout = store, scratch, roots, layout
-    self._far = Checkpoints(store.root).steps()
-    self._speeds: dict[tuple[str, int], Speed] = {}
-    self._layouts: dict[str, cohorts.Layout] = {}
-    self._compiled: set[tuple[str, cohorts.Layout, int]] = set()
+  def __init__(self, trainer: Trainer, scratch: Store, roots: Roots, works: Sequence[Work]):
+    self._programs, self._scratch, self._roots = trainer.programs, scratch, roots
+    self._works = [work for work in works if work.lanes]
+    self._speeds: dict[str, Speed] = {}
+    self._compiled: set[tuple[str, int]] = set()
     self._ahead: dict[str, int] = collections.defaultdict(int)
-    for stage in missing:
-      if isinstance(stage, TrainStage):
-        self._ahead[loop.identity_of(stage)] += stage.settings.steps
+    for work in self._works:
+      self._ahead[identity_of(work.lanes[0])] += work.lane_steps
 
-  def group(self, lanes: Sequence[TrainStage], size: int) -> Group:
-    """What these lanes cost, in programs of that size."""
-    identity = loop.identity_of(lanes[0])
-    kept = self._store.recall(loop.layout_name(identity)) if self._layout is None else None
-    known = cohorts.Layout(**kept["layout"]) if kept and kept["lanes"] >= size else self._layout
-    known = known or self._layouts.get(identity)
-    if (identity, size) not in self._speeds:
-      self._speeds[identity, size] = self._measure(lanes, size, known)
-    speed = self._speeds[identity, size]
-    sizes = {size, len(lanes) % size or size} if len(lanes) > size else {len(lanes)}
-    shapes = {(identity, speed.layout, lanes_a_device(speed.layout, number)) for number in sizes} - self._compiled
-    self._compiled |= shapes
-    rate = size / speed.step_seconds
-    chooses = not known and cohorts.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds)
-    more = len(cohorts.candidate_layouts(size, lanes[0].settings)) - 1 if chooses else 0
-    self._layouts[identity] = speed.layout
-    return Group(lanes, sum(map(self._left, lanes)), size, len(shapes) + more, speed)
+  def lines(self) -> list[Line]:
+    """What the works cost; those of one program and of the same kinds of stage together."""
+    found: dict[tuple[str, str], Line] = {}
+    for work in self._works:
+      identity = identity_of(work.lanes[0])
+      kinds = "+".join(dict.fromkeys(stage.kind for stage in work.lanes))
+      if identity not in self._speeds:
+        most = max((w for w in self._works if identity_of(w.lanes[0]) == identity), key=lambda w: len(w.stages))
+        self._speeds[identity] = self._measure(most)
+      speed = self._speeds[identity]
+      line = found.setdefault((identity, kinds), Line([], speed))
+      line.works.append(work)
+      line.seconds += speed.seconds(work) + self._compilations(identity, work, speed) * speed.compile_seconds
+    return list(found.values())
 
-  def _left(self, stage: TrainStage) -> int:
-    return stage.settings.steps - self._far.get(stage.key, 0)
+  def _compilations(self, identity: str, work: Work, speed: Speed) -> int:
+    """How many programs this work is the first to need, those tried in the choice of a layout among them."""
+    first = not any(known == identity for known, _ in self._compiled)
+    shape = (identity, speed.layout.lanes_a_device(len(work.stages)))
+    needed = 0 if shape in self._compiled else 1
+    self._compiled.add(shape)
+    if first and self._programs.layout_of(work.lanes[0], len(work.stages)) is None:
+      rate = speed.lanes / speed.step_seconds
+      if calibration.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds):
+        needed += len(calibration.candidate_layouts(len(work.stages), work.lanes[0].optimizer)) - 1
+    return needed
 
-  def _measure(self, lanes: Sequence[TrainStage], size: int, layout: cohorts.Layout | None) -> Speed:
-    stage = lanes[0]
-    task, settings = stage.program
-    model, params = self._roots(root_of(stage))
-    layout = layout or cohorts.candidate_layouts(size, settings)[0]
-    program = cohorts.Cohort(model, task, settings, layout)
-    lane = cohorts.lane_arrays([s.lane for s in lanes[:size]])
-    timed = cohorts.timed(program, [params] * size, lane, _SECONDS)
-    state = program.gather(program.init([params] * size, lane), size)
-    arrays = {"params": jax.tree.map(lambda x: x[0], state.params)}
+  def _measure(self, work: Work) -> Speed:
+    lanes, size = work.lanes, len(work.stages)
+    model, params = self._roots(root_of(lanes[0]))
+    model = model_after(lanes[0].parent, model)
+    optimizer = lanes[0].optimizer
+    layout = self._programs.layout_of(lanes[0], size) or calibration.candidate_layouts(size, optimizer)[0]
+    program = Cohort(model, lanes[0].recipe, layout)
+    lane = lane_arrays([stage.lane for stage in lanes])
+    timed = calibration.timed(program, [params] * size, lane, _SECONDS)
     begun = time.perf_counter()
-    self._scratch.save(stage, arrays, {})
+    self._scratch.save(lanes[0], {"params": params}, {})
     save_seconds = time.perf_counter() - begun
     return Speed(
       layout,
-      flops=flops_of(stage, model, params),
+      size,
+      flops=flops_of(lanes[0], model, params),
       memory=program.memory([params] * size, lane),
-      kept=sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)),
+      kept=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
       save_seconds=save_seconds,
       **timed,
     )
@@ -218,49 +204,48 @@ class Meter:
 
 def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
   """XLA's count for one batch's loss and gradient, before it optimises; for a model of these parameters."""
-  task, settings = stage.program
-  whole = dataclasses.replace(settings, microbatches=1)
-  lane = jax.tree.map(lambda x: x[0], cohorts.lane_arrays([stage.lane]))
+  optimizer = dataclasses.replace(stage.optimizer, microbatches=1)
+  recipe = step.with_lane(stage.recipe._replace(optimizer=optimizer), stage.lane)
 
-  def step(params, key):
-    return losses.loss_and_grads(model, task, whole, params, *losses.training_data(task, whole, key, lane))
+  def one_step(params, key):
+    batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
+    trained, frozen = recipe.method.split(params, key)
+    return step.loss_and_grads(model, recipe, trained, frozen, batch, key)
 
-  counted = jax.jit(step).lower(params, jax.random.key(0)).cost_analysis()
+  counted = jax.jit(one_step).lower(params, jax.random.key(0)).cost_analysis()
   return counted["flops"] if counted else math.nan
 
 
-def _text(name: str, wanted: Sequence[Stage], made: Sequence[Stage], groups: Sequence[Group], seconds: float) -> str:
-  lanes = sum(len(group.lanes) for group in groups)
-  missing = lanes + len(made)
-  lines = [
-    f"{name}: {len(wanted)} stages, {len(wanted) - missing} cached, {missing} missing "
-    f"({len(made)} to compile or draw, {lanes} to train)",
+def _text(name: str, wanted: int, made: int, lines: Sequence[Line], root_seconds: float) -> str:
+  lanes = sum(line.lanes for line in lines)
+  missing = lanes + made
+  found = [
+    f"{name}: {wanted} stages, {wanted - missing} cached, {missing} missing "
+    f"({made} to compile or draw, {lanes} to train)",
     f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}",
   ]
-  if groups:
-    lines += [
-      "",
-      "| lanes | programs x lanes | layout | steps | FLOPs | memory a device | disk | time |",
-      "|" + "---|" * 8,
-    ]
-    lines += [_row(group) for group in groups]
-  flops = sum(group.speed.flops * group.lane_steps for group in groups)
-  disk = sum(group.speed.kept * len(group.lanes) for group in groups)
-  lines += ["", f"in all: {flops:.2e} FLOPs, {_bytes(disk)} on disk, about {_time(seconds)}; measuring comes on top"]
-  return "\n".join(lines)
+  if lines:
+    header = "| lanes | programs x lanes | layout | steps | FLOPs | memory a device | disk | time |"
+    found += ["", header, "|" + "---|" * 8, *map(_row, lines)]
+  flops, disk = sum(line.flops for line in lines), sum(line.speed.kept * line.lanes for line in lines)
+  seconds = root_seconds + sum(line.seconds for line in lines)
+  found += ["", f"in all: {flops:.2e} FLOPs, {_bytes(disk)} on disk, about {_time(seconds)}; measuring comes on top"]
+  return "\n".join(found)
 
 
-def _row(group: Group) -> str:
-  kinds = "+".join(dict.fromkeys(lane.kind for lane in group.lanes))
+def _row(line: Line) -> str:
+  stages = [stage for work in line.works for stage in work.lanes]
+  kinds = "+".join(dict.fromkeys(stage.kind for stage in stages))
+  layout = line.speed.layout
   cells = [
-    f"{len(group.lanes)} {kinds} {group.lanes[0].task.name}",
-    f"{math.ceil(len(group.lanes) / group.size)} x {group.size}",
-    f"{group.speed.layout.devices}x{group.speed.layout.inner}",
-    f"{group.lanes[0].settings.steps}",
-    f"{group.speed.flops * group.lane_steps:.2e}",
-    _bytes(group.speed.memory),
-    _bytes(group.speed.kept * len(group.lanes)),
-    _time(group.seconds),
+    f"{line.lanes} {kinds} {stages[0].task.name}",
+    f"{len(line.works)} x {max(len(work.stages) for work in line.works)}",
+    f"{layout.devices}x{layout.inner}",
+    f"{stages[0].optimizer.steps}",
+    f"{line.flops:.2e}",
+    _bytes(line.speed.memory),
+    _bytes(line.speed.kept * line.lanes),
+    _time(line.seconds),
   ]
   return f"| {' | '.join(cells)} |"
 

@@ -2,15 +2,15 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.plan import Plan
-from finetune_wrappers.training.stages import Stage, TrainStage, root_of
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.training.stages import Stage, TrainStage, model_after, root_of
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import Params
 
@@ -21,26 +21,28 @@ class Trained:
 
   Attributes:
     stage: what it is.
-    model: Flax module.
+    model: as the stage's weights need it.
     params: float32 pytree.
     compiled: the weights of the chain's root: as Tracr compiled them, without noise, or before any training.
     directions: a name for each residual direction, [D], of compiled models; else empty.
     labels: symbol of each label.
-    metrics: accuracies [E, 4] in the order of `step.METRICS`; empty for a root stage.
+    metrics: [E, M] in the order of the stage's evaluator; empty for a root stage.
     losses: mean training loss since the evaluation before, [E].
+    logs: likewise what the objective logs, by name.
     steps: where they were evaluated, [E].
     diverged_step: first step whose loss was not finite, or -1.
     device: what trained it.
   """
 
   stage: Stage
-  model: Any
+  model: Model
   params: Params
   compiled: Params
   directions: list[str]
   labels: list[str]
   metrics: np.ndarray
   losses: np.ndarray
+  logs: dict[str, np.ndarray]
   steps: np.ndarray
   diverged_step: int
   device: str
@@ -73,44 +75,18 @@ class Models:
     arrays, own_facts = self._store.load(stage) if isinstance(stage, TrainStage) else (root, facts)
     return Trained(
       stage=stage,
-      model=self.plan.restore(facts),
+      model=model_after(stage, self.plan.restore(facts)),
       params=_on_device(arrays["params"]),
       compiled=_on_device(root["params"]),
       directions=facts.get("labels", []),
       labels=self.plan.labels(facts),
       metrics=arrays.get("metrics", np.zeros((0, 4))),
       losses=arrays.get("losses", np.zeros(0)),
+      logs=arrays.get("logs", {}),
       steps=arrays.get("steps", np.zeros(0, int)),
       diverged_step=int(arrays.get("diverged_step", -1)),
       device=own_facts["device"],
     )
-
-
-def lanes_of(function: Callable[[Params], Any], size: int) -> Callable[[Sequence[Params]], list[Any]]:
-  """A measurement of one model as one compiled program for several at once.
-
-  Models are lanes, as in training: spread over the devices by pmap, one after another on each.
-
-  Args:
-    function: from a pytree of parameters to a pytree of arrays.
-    size: lanes of the program; fewer models are padded with the last, and the padding is dropped.
-
-  Returns:
-    A function from at most `size` parameter pytrees of one shape to one result each, in NumPy.
-  """
-  devices = min(jax.local_device_count(), size)
-  program = jax.pmap(lambda params: jax.lax.map(function, params), devices=jax.local_devices()[:devices])
-  padded = -(-size // devices) * devices
-
-  def measure(params: Sequence[Params]) -> list[Any]:
-    lanes = [*params, *[params[-1]] * (padded - len(params))]
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(devices, -1, *leaves[0].shape), *lanes)
-    with jax.default_matmul_precision("highest"):
-      found = jax.device_get(program(stacked))
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-    return [jax.tree.map(lambda x, lane=lane: x[lane], flat) for lane in range(len(params))]
-
-  return measure
 
 
 def _on_device(params: Params) -> Params:

@@ -12,8 +12,10 @@ from finetune_wrappers.rules import one_of
 from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, parse
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
-from finetune_wrappers.training.optim import AdamWSettings
-from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TextStage
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.objectives import MixedAnswers, Text
+from finetune_wrappers.training.optim import AdamW
+from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TrainStage, ancestors
 from finetune_wrappers.types import InputError, require
 
 
@@ -50,27 +52,43 @@ class PCFGPlan:
     text = self.text
     sizes = {"vocab_size": len(text.symbols), "length": text.prompt_length + 1}
     with planning.within("model"):
-      return InitStage(gpt.GPTConfig(**sizes, **self.config.model.to_dict()), int(seed))
+      return InitStage(model=gpt.GPTConfig(**sizes, **self.config.model.to_dict()), seed=int(seed))
 
-  def pretrained(self, prior: str, seed: int, steps: int) -> TextStage:
+  def pretrained(self, prior: str, seed: int, steps: int) -> TrainStage:
     """The network after `steps` iterations of pretraining; answers for Counting are what its curves show."""
     config = self.config.pretrain
-    task = PCFGTask(self.text, "counting")
-    rate = float(config.learning_rate)
-    shares = self._prior(prior)
-    return TextStage(
-      "pretrain", self.init(seed), task, "pt", self._pretraining(steps), rate, 0.0, int(seed), shares, 0.0
-    )
+    with planning.within("pretrain"):
+      return TrainStage(
+        kind="pretrain",
+        parent=self.init(seed),
+        task=PCFGTask(self.text, "counting"),
+        objective=Text(prior=self._prior(prior), answer_weight=config.answer_weight),
+        optimizer=planning.fields_from(
+          AdamW,
+          config,
+          steps=int(steps),
+          warmup_steps=int(config.warmup_fraction * steps),
+          eval_steps=tuple(sorted({round(fraction * steps) for fraction in config.eval_fractions})),
+        ),
+        evaluator=Accuracies(config.eval_size),
+        learning_rate=float(config.learning_rate),
+        seed=int(seed),
+      )
+
+  @property
+  def evaluator(self) -> Accuracies:
+    """See Plan."""
+    return Accuracies(self.config.training.eval_size)
 
   def bases(self) -> list[Stage]:
     """Pretrained models, every n_iters, prior and seed."""
     return [self.pretrained(prior, seed, steps) for steps, prior, seed in self._sweep()]
 
-  def finetunes(self) -> list[TextStage]:
+  def finetunes(self) -> list[Any]:
     """Fine-tuning of every pretrained model, every target, learning rate, C_Tr and share of pretraining samples."""
     finetune = self.config.finetune
     return [
-      self._stage("finetune", self.pretrained(prior, seed, steps), target, rate, c_tr, seed, prior, mix)
+      self._stage("finetune", self.pretrained(prior, seed, steps), self._mixed(target, c_tr, prior, mix), rate, seed)
       for target in finetune.targets
       for rate in finetune.learning_rates
       for mix in finetune.mixes
@@ -78,26 +96,26 @@ class PCFGPlan:
       for steps, prior, seed in self._sweep()
     ]
 
-  def refts(self) -> list[TextStage]:
+  def refts(self) -> list[TrainStage]:
     """See Plan."""
     return [
-      dataclasses.replace(self._reft("reft", parent, rate, parent.seed), prior=parent.prior)
+      self._reft("reft", parent, rate, parent.seed, parent.objective.prior)
       for parent in self.finetunes()
       for rate in self.config.reft.learning_rates
       if rate < parent.learning_rate
     ]
 
-  def controls(self) -> list[TextStage]:
+  def controls(self) -> list[TrainStage]:
     """Scr. + FT: pretrained without O_PT, then trained on it by reFT's recipe; with `reft.scratch` untrained too."""
-    config = self.config
-    found = []
+    config, found = self.config, []
+    prior = self._prior(config.pretrain.control_prior)
     for rate in config.reft.learning_rates:
       for seed in config.seeds:
         for steps in config.pretrain.steps:
           parent = self.pretrained(config.pretrain.control_prior, seed, steps)
-          found.append(self._reft("scratch_ft", parent, rate, seed))
+          found.append(self._reft("scratch_ft", parent, rate, seed, prior))
         if config.reft.scratch:
-          found.append(self._reft("scratch", self.init(seed), rate, seed))
+          found.append(self._reft("scratch", self.init(seed), rate, seed, prior))
     return found
 
   def negatives(self) -> list[Stage]:
@@ -107,14 +125,11 @@ class PCFGPlan:
 
   def swept(self, stage: Stage) -> dict[str, Any]:
     """See Plan; with the names of the prior and n_iters."""
-    if not isinstance(stage, TextStage):
-      return {}
-    own = {} if stage.kind == "pretrain" else planning.finetuning_values(stage)
-    base = stage
-    while isinstance(base, TextStage) and base.kind != "pretrain":
-      base = base.parent
-    if isinstance(base, TextStage):
-      own |= {"prior": self._prior_name(base.prior), "pretraining_steps": base.settings.steps}
+    own = planning.swept_values(stage) if isinstance(stage, TrainStage) and stage.kind != "pretrain" else {}
+    base: Any  # a union of stages of which only one kind is asked for more
+    for base in ancestors(stage):
+      if base.kind == "pretrain":
+        own |= {"prior": self._prior_name(base.objective.prior), "pretraining_steps": base.optimizer.steps}
     return own
 
   def labels(self, facts: dict) -> list[str]:
@@ -127,6 +142,10 @@ class PCFGPlan:
     assert isinstance(stage, InitStage)
     return gpt.build(stage.model, stage.seed)
 
+  def outline(self) -> gpt.GPT:
+    """See Plan."""
+    return gpt.GPT(self.init(0).model)
+
   def restore(self, facts: dict) -> Any:
     """See Plan."""
     return gpt.restore(facts)
@@ -137,39 +156,33 @@ class PCFGPlan:
       (n, prior, seed) for n in config.pretrain.steps for prior in config.finetune.priors for seed in config.seeds
     ]
 
-  def _reft(self, kind: str, parent: Stage, rate: float, seed: int) -> TextStage:
-    return self._stage(kind, parent, "pt", rate, self.config.reft.c_tr, seed, self.config.pretrain.control_prior, 0.0)
+  def _mixed(self, target: str, c_tr: float, prior: str, mix: float) -> MixedAnswers:
+    shares = self._prior(prior)
+    return MixedAnswers(target=target, c_tr=float(c_tr), prior=shares, mix=float(mix), mixed=mix > 0)
 
-  def _stage(self, kind, parent, target, rate, c_tr, seed, prior: str, mix) -> TextStage:
-    rate, c_tr, mix = float(rate), float(c_tr), float(mix)
-    settings = self._finetuning(mixed=mix > 0)
-    return TextStage(kind, parent, self.task, target, settings, rate, c_tr, int(seed), self._prior(prior), mix)
+  def _reft(self, kind: str, parent: Stage, rate: float, seed: int, prior: tuple[float, ...]) -> TrainStage:
+    objective = MixedAnswers(target="pt", c_tr=float(self.config.reft.c_tr), prior=prior)
+    return self._stage(kind, parent, objective, rate, seed)
+
+  def _stage(self, kind: str, parent: Stage, objective: MixedAnswers, rate: float, seed: int) -> TrainStage:
+    training = self.config.training
+    with planning.within("training"):
+      return TrainStage(
+        kind=kind,
+        parent=parent,
+        task=self.task,
+        objective=objective,
+        optimizer=planning.fields_from(AdamW, training),
+        evaluator=Accuracies(training.eval_size),
+        learning_rate=float(rate),
+        seed=int(seed),
+      )
 
   def _prior(self, name: str) -> tuple[float, ...]:
     return tuple(float(share) for share in self.config.priors[name])
 
   def _prior_name(self, prior: tuple[float, ...]) -> str:
     return next(name for name in self.config.priors if self._prior(name) == prior)
-
-  def _finetuning(self, mixed: bool) -> AdamWSettings:
-    with planning.within("training"):
-      return planning.settings_from(AdamWSettings, self.config.training, mixed=mixed)
-
-  def _pretraining(self, steps: int) -> AdamWSettings:
-    section = self.config.pretrain.copy_and_resolve_references()
-    own = ("steps", "learning_rate", "control_prior", "warmup_fraction", "eval_fractions")
-    warmup, fractions = section.warmup_fraction, section.eval_fractions
-    shared = ConfigDict({name: value for name, value in section.items() if name not in own})
-    with planning.within("pretrain"):
-      return planning.settings_from(
-        AdamWSettings,
-        shared,
-        steps=int(steps),
-        warmup_steps=int(warmup * steps),
-        eval_steps=sorted({round(fraction * steps) for fraction in fractions}),
-        loss_positions="text",
-        mixed=False,
-      )
 
 
 def plans(config: ConfigDict) -> list[PCFGPlan]:

@@ -1,12 +1,14 @@
 """From a config to the stages it needs."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ml_collections import ConfigDict
 
-from finetune_wrappers.training.stages import RootStage, Stage, TextStage, TrainStage
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage
 from finetune_wrappers.types import InputError, require
 
 
@@ -27,6 +29,11 @@ class Plan(Protocol):
   @property
   def task(self) -> Any: ...
 
+  @property
+  def evaluator(self) -> Accuracies:
+    """What is measured of fine-tuned models."""
+    ...
+
   def bases(self) -> Sequence[Stage]:
     """Models that have O_PT and are fine-tuned."""
     ...
@@ -43,6 +50,10 @@ class Plan(Protocol):
     """Models that never had O_PT, trained on it by reFT's recipe."""
     ...
 
+  def negatives(self) -> Sequence[Stage]:
+    """Models that never had O_PT, which probes are compared with."""
+    ...
+
   def swept(self, stage: Stage) -> dict[str, Any]:
     """What a row says about the stage it was measured on."""
     ...
@@ -53,6 +64,10 @@ class Plan(Protocol):
 
   def build(self, stage: RootStage) -> tuple[Any, dict]:
     """(arrays, facts) of a root stage."""
+    ...
+
+  def outline(self) -> Any:
+    """A Flax module whose parameters have the paths of the plan's models, if not their sizes; costs nothing."""
     ...
 
   def restore(self, facts: dict) -> Any:
@@ -69,28 +84,26 @@ def within(section: str) -> Iterator[None]:
     raise InputError(f"{section}.{error}") from error
 
 
-def settings_from(kind: type, section: ConfigDict, **more: Any) -> Any:
-  """Training settings of that kind from a config's section.
+def fields_from(kind: type, section: ConfigDict, **more: Any) -> Any:
+  """A dataclass from those keys of a config's section that are its fields.
 
   Raises:
     InputError: for a value that is not allowed.
   """
-  values = {**section.to_dict(), **more}
-  values["eval_steps"] = tuple(values["eval_steps"])
-  return kind(**values)
+  names = {field.name for field in dataclasses.fields(kind)} - more.keys()
+  return kind(**{name: value for name, value in section.to_dict().items() if name in names}, **more)
 
 
-def finetuning_values(stage: TrainStage) -> dict[str, Any]:
-  """The fine-tuning's swept values; a reverse fine-tuning has its parent's, and its own under its own name."""
-  own = {"learning_rate": stage.learning_rate, "c_tr": stage.c_tr, "target": stage.target}
-  if isinstance(stage, TextStage):
-    own["mix"] = stage.mix
+def swept_values(stage: Any) -> dict[str, Any]:
+  """The swept values of a fine-tuning by name.
+
+  Any other training has its own as `reft_...`, where they are not the default; reverse fine-tuning has those of the
+  fine-tuning that it reverses too.
+  """
   if stage.kind == "finetune":
-    return own
-  reft = {"reft_learning_rate": stage.learning_rate, "reft_c_tr": stage.c_tr}
-  if stage.kind == "reft" and isinstance(stage.parent, TrainStage):
-    return {**finetuning_values(stage.parent), **reft}
-  return reft
+    return stage.swept()
+  own = {f"reft_{name}": value for name, value in stage.swept(defaults=False).items()}
+  return {**swept_values(stage.parent), **own} if stage.kind == "reft" else own
 
 
 def check_reft(config: ConfigDict) -> None:

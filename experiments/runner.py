@@ -28,9 +28,10 @@ from finetune_wrappers.files import write_atomically
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.reporting.rows import read_rows, write_rows
 from finetune_wrappers.training import hosts
-from finetune_wrappers.training.cohort import Layout, out_of_memory
+from finetune_wrappers.training.calibration import out_of_memory
 from finetune_wrappers.training.disk import writing
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
+from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.loop import Trainer
 from finetune_wrappers.training.provenance import provenance
 from finetune_wrappers.training.stages import Stage, with_ancestors

@@ -15,7 +15,6 @@ from experiments import compiled
 from experiments.measures.maps import KINDS
 from finetune_wrappers.analysis import pruning
 from finetune_wrappers.models.gpt import COMPUTE_DTYPES
-from finetune_wrappers.models.tracr_compile import READINGS
 from finetune_wrappers.rules import (
   ABOVE_0,
   ANY_WHOLE,
@@ -38,8 +37,8 @@ from finetune_wrappers.rules import (
 )
 from finetune_wrappers.tasks import pcfg_tasks, tracr_tasks
 from finetune_wrappers.tasks.task import TARGETS
-from finetune_wrappers.training.cohort import INNER
-from finetune_wrappers.training.optim import TRAINED
+from finetune_wrappers.training.lanes import INNER
+from finetune_wrappers.training.methods import TRAINED
 from finetune_wrappers.types import InputError, require
 
 _WORD = text("a name of letters, digits and _", r"\w{1,100}")
@@ -169,7 +168,7 @@ RULES = {
     **_common("tracr", tracr_tasks.TASKS),
     "counter": _tracr_task(distinct_answers_in_test=FLAG),
     "max_identifier": _tracr_task(rank_pt=SIZE, rank_ft=SIZE),
-    "reading": one_of(*READINGS),
+    "reading": one_of(*tracr_tasks.READINGS),
     "mlp_exactness": COUNT,
     "training": {
       **_RECIPE,

@@ -8,8 +8,12 @@ from ml_collections import ConfigDict
 from experiments import plan as planning
 from experiments import schema
 from finetune_wrappers.models import tracr_compile, tracr_stage
+from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import make_task
-from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.methods import Subset
+from finetune_wrappers.training.objectives import Answers
+from finetune_wrappers.training.optim import SGD
 from finetune_wrappers.training.stages import CompileStage, RootStage, Stage, TrainStage
 from finetune_wrappers.types import require
 
@@ -40,7 +44,13 @@ class TracrPlan:
 
   def compiled(self, operand: str = "pt") -> CompileStage:
     """The capability compiled for one operand."""
-    return CompileStage(self.task, operand, self.config.reading, self.config.mlp_exactness)
+    config = self.config
+    return CompileStage(task=self.task, operand=operand, reading=config.reading, mlp_exactness=config.mlp_exactness)
+
+  @property
+  def evaluator(self) -> Accuracies:
+    """See Plan."""
+    return Accuracies(self.config.training.eval_size)
 
   def bases(self) -> list[Stage]:
     """The compiled capability."""
@@ -74,12 +84,16 @@ class TracrPlan:
       for seed in self.config.seeds
     ]
 
+  def negatives(self) -> list[Stage]:
+    """Models that never had O_PT: compiled for O_FT."""
+    return [self.compiled("ft")]
+
   def swept(self, stage: Stage) -> dict[str, Any]:
     """See Plan."""
     if isinstance(stage, CompileStage):
       return {"operand": stage.operand}
     assert isinstance(stage, TrainStage)
-    return planning.finetuning_values(stage)
+    return planning.swept_values(stage)
 
   def labels(self, facts: dict) -> list[str]:
     """See Plan."""
@@ -92,19 +106,34 @@ class TracrPlan:
       stage.task, operand=stage.operand, reading=stage.reading, mlp_exactness=stage.mlp_exactness
     )
 
+  def outline(self) -> TracrTransformer:
+    """See Plan; both programs have three blocks whatever their sizes."""
+    return TracrTransformer(
+      vocab_size=1, max_positions=1, width=1, num_layers=3, num_heads=1, key_size=1, mlp_hidden_size=1,
+      answer_channels=(0,),
+    )  # fmt: skip
+
   def restore(self, facts: dict) -> Any:
     """See Plan."""
     return tracr_stage.restore(facts)
 
   def _stage(self, kind, parent, target, rate, c_tr, seed) -> TrainStage:
-    return TrainStage(kind, parent, self.task, target, self._settings(parent), float(rate), float(c_tr), int(seed))
-
-  def _settings(self, parent) -> TrainSettings:
     """Noise is added to compiled weights only, once."""
-    noise = self.own.noise_std if isinstance(parent, CompileStage) else 0.0
-    more = {"noise_std": noise, "microbatches": self.own.microbatches}
+    training = self.config.training
+    objective = {"positions": training.loss_positions, "logit_scale": training.logit_scale}
     with planning.within("training"):
-      return planning.settings_from(TrainSettings, self.config.training, **more)
+      return TrainStage(
+        kind=kind,
+        parent=parent,
+        task=self.task,
+        objective=Answers(target=target, c_tr=float(c_tr), **objective),
+        method=Subset(trained=training.trained),
+        optimizer=planning.fields_from(SGD, training, microbatches=self.own.microbatches),
+        evaluator=Accuracies(training.eval_size),
+        learning_rate=float(rate),
+        noise_std=self.own.noise_std if parent.kind == "compile" else 0.0,
+        seed=int(seed),
+      )
 
 
 def plans(config: ConfigDict) -> list[TracrPlan]:

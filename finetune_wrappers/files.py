@@ -1,4 +1,4 @@
-"""Files and folders wherever etils can write: of this machine, or `gs://` and the like."""
+"""Files and folders on any path that etils can write: local, or remote such as `gs://`."""
 
 import contextlib
 import errno
@@ -7,20 +7,20 @@ import uuid
 
 from etils import epath
 
-MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # what reading a damaged folder may meet
+MISSING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)  # may be raised while reading a damaged folder
 
 
 def located(workdir: str | os.PathLike) -> epath.Path:
-  """The workdir wherever it is, whole if it is a folder of this machine."""
+  """The workdir as a path; absolute if local."""
   given = epath.Path(workdir)
   return given if "://" in str(given) else given.absolute()
 
 
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-  """Writes a file whole or not at all, by a temporary file beside it; makes its folder if missing.
+  """Writes a file whole or not at all, through a temporary file beside it; makes its folder if missing.
 
   Raises:
-    OSError: if it cannot be written; no temporary file is left.
+    OSError: if the file cannot be written; no temporary file is left behind.
   """
   final = epath.Path(path)
   final.parent.mkdir(parents=True, exist_ok=True)
@@ -37,13 +37,13 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
 
 
 def remove(folder: epath.Path) -> None:
-  """Removes a folder and what is in it, if it is there."""
+  """Removes a folder and its contents; does nothing if it cannot."""
   with contextlib.suppress(OSError):
     folder.rmtree()
 
 
 def unreadable(folder: epath.Path) -> OSError | None:
-  """Why a file in there cannot be read, which Orbax may not say; None if all can, or some are missing."""
+  """The error of reading the folder's files, which Orbax may hide; None if all can be read or one is missing."""
   try:
     for path in folder.iterdir():
       if path.is_dir():

@@ -1,21 +1,23 @@
-"""Intervals, chance levels and censored passage times. NumPy only; any layer may use it.
+"""Confidence intervals, the guess baseline and censored passage times, computed with NumPy and SciPy.
 
-Seeds are few (3 to 5), so the interval of a mean is Student's t: a percentile bootstrap of so few values is too
-narrow, and is kept for statistics that have no formula. The t interval reaches 9.0 standard deviations to either side
-for 2 seeds, 2.5 for 3 and 1.2 for 5, and takes seeds for normally distributed: near 0 or 100 % it is approximate.
-Diverged runs never enter as NaN: the caller leaves them out and reports how many there were.
+With 3 to 5 seeds a percentile bootstrap is too narrow, so the interval of a mean is Student's t; the bootstrap is used
+only for ratios of medians, which have no formula. The t interval is the mean plus or minus 9.0 standard deviations for
+2 seeds, 2.5 for 3 and 1.2 for 5. It assumes normally distributed seeds, so near 0 or 100 % it is approximate.
+Values of diverged runs are refused: leave those runs out and report how many there were.
 """
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its submodules load at first use; scipy.stats takes over a second
 
 
 class Interval(NamedTuple):
-  """A confidence interval in the unit of the values; (nan, nan) where none can be claimed."""
+  """A confidence interval in the unit of the values; (nan, nan) if there are too few values."""
 
   low: float
   high: float
@@ -28,9 +30,9 @@ class Passage(NamedTuple):
   """When a run first reached a threshold.
 
   Attributes:
-    step: first evaluated step at or above the threshold; if censored, the last one known to be below it.
-    censored: whether the run ended without reaching it.
-    after: the evaluation before, after which it passed; None if the step is exact.
+    step: first evaluated step at or above the threshold; if censored, the last evaluated step below it.
+    censored: whether the run ended below the threshold.
+    after: the step evaluated before `step`; the run passed between the two. None if `step` is exact.
   """
 
   step: float
@@ -43,11 +45,11 @@ class MedianRatio:
   """Ratio of two median passage times, b over a.
 
   Attributes:
-    ratio: of the medians; a bound where one of them was not reached, nan where neither was.
+    ratio: of the medians; a bound if one of them was not reached, nan if neither was.
     low: lower end of the interval; nan if a group has fewer than 2 runs.
-    high: upper end; inf where the runs of b do not bound it.
-    lower_bound: the median of b was not reached, so the true ratio is at least `ratio`.
-    upper_bound: the median of a was not reached, so the true ratio is at most `ratio`.
+    high: upper end of the interval; inf if the runs do not bound it.
+    lower_bound: whether `ratio` is a lower bound, because the median of b was not reached.
+    upper_bound: whether `ratio` is an upper bound, because the median of a was not reached.
   """
 
   ratio: float
@@ -60,14 +62,14 @@ class MedianRatio:
 def mean_interval(values: Any, level: float = 0.95, *, bounds: tuple[float, float] | None = None) -> Interval:
   """Student's t interval of a mean over R seeds, R - 1 degrees of freedom; (nan, nan) for fewer than 2 values.
 
-  Values that are all equal give a width of zero: the interval speaks of seeds, not of the finite test set
-  each value was measured on (see `wilson_interval`).
+  Equal values give a width of zero: the interval covers the variation between seeds, not the error of measuring each
+  value on a finite test set.
 
   Args:
     values: float [R], one for each seed.
     level: confidence, in (0, 1).
-    bounds: clips the interval to what the mean can be, (0, 1) for accuracies; the part cut off cannot hold the true
-      mean, so the confidence stays what it was.
+    bounds: range of possible means, (0, 1) for accuracies. The interval is clipped to it, which keeps its confidence:
+      the true mean cannot lie in the part cut off.
 
   Raises:
     ValueError: for a NaN or infinite value, or a level outside (0, 1).
@@ -98,31 +100,29 @@ def guess_baseline(labels: Any) -> float:
 
 
 def t_quantile(probability: float, degrees: int) -> float:
-  """Quantile of Student's t distribution, by bisection on its exact distribution function.
+  """Quantile of Student's t distribution.
 
   Args:
-    probability: in [0.5, 1), else ValueError.
-    degrees: of freedom, a whole number of at least 1, else ValueError.
+    probability: in (0, 1).
+    degrees: of freedom, at least 1.
+
+  Raises:
+    ValueError: for a probability or degrees outside these ranges.
   """
-  if not 0.5 <= probability < 1 or degrees < 1:
-    raise ValueError(f"probability, degrees: {probability}, {degrees} is not allowed; use [0.5, 1) and at least 1")
-  low, high = 0.0, math.pi / 2
-  for _ in range(100):
-    middle = (low + high) / 2
-    below = _t_central_mass(middle, degrees) < 2 * probability - 1
-    low, high = (middle, high) if below else (low, middle)
-  return math.sqrt(degrees) * math.tan(low)
+  if not 0 < probability < 1 or degrees < 1:
+    raise ValueError(f"probability, degrees: {probability}, {degrees} is not allowed; use (0, 1) and at least 1")
+  return float(scipy.special.stdtrit(degrees, probability))  # scipy.stats.t.ppf without loading scipy.stats
 
 
 def first_passage(steps: Any, accuracies: Any, threshold: float) -> Passage:
   """The first evaluated step whose accuracy reaches the threshold.
 
-  The true passage lies between the evaluation before and this one. A run that diverged (NaN or None) ends
+  The true passage lies between this evaluation and the one before. A run that diverged (NaN or None) ends
   at its last finite evaluation.
 
   Args:
     steps: [E], increasing.
-    accuracies: [E], fractions; NaN or None from where the run diverged.
+    accuracies: [E], fractions; NaN or None after the run diverged.
     threshold: fraction.
 
   Raises:
@@ -130,7 +130,7 @@ def first_passage(steps: Any, accuracies: Any, threshold: float) -> Passage:
   """
   steps_E, accuracies_E = np.asarray(steps, float), np.asarray(accuracies, float)
   if steps_E.ndim != 1 or steps_E.shape != accuracies_E.shape or not np.all(np.diff(steps_E) > 0):
-    raise ValueError("steps: must increase, one for each accuracy")
+    raise ValueError("steps: must increase; give one for each accuracy")
   diverged_E = np.isnan(accuracies_E)
   end = int(diverged_E.argmax()) if diverged_E.any() else len(steps_E)
   if end == 0:
@@ -145,7 +145,7 @@ def first_passage(steps: Any, accuracies: Any, threshold: float) -> Passage:
 def kaplan_meier_median(passages: Sequence[Passage]) -> float:
   """Median passage time with right censoring: the first step at which survival is 1/2 or less, or inf.
 
-  Assumes that censoring says nothing about the passage; a run that diverges breaks this, so count those.
+  Assumes that censoring is independent of the passage. Divergence is not: report how many runs diverged.
 
   Args:
     passages: one for each run.
@@ -155,14 +155,10 @@ def kaplan_meier_median(passages: Sequence[Passage]) -> float:
   """
   if not passages:
     raise ValueError("passages: empty; give at least one")
-  survival = 1.0
-  for step in sorted({p.step for p in passages if not p.censored}):
-    at_risk = sum(p.step >= step for p in passages)
-    passed = sum(p.step == step and not p.censored for p in passages)
-    survival *= 1 - passed / at_risk
-    if survival <= 0.5 + 1e-12:  # a half made of fractions is rounded
-      return float(step)
-  return math.inf
+  steps, censored = [p.step for p in passages], [p.censored for p in passages]
+  survival = scipy.stats.ecdf(scipy.stats.CensoredData.right_censored(steps, censored)).sf
+  reached = survival.quantiles[survival.probabilities <= 0.5 + 1e-12]  # SciPy's half may be 0.5000000000000001
+  return float(reached[0]) if len(reached) else math.inf
 
 
 def bootstrap_median_ratio(
@@ -175,16 +171,17 @@ def bootstrap_median_ratio(
 ) -> MedianRatio:
   """How many times longer b takes than a: ratio of Kaplan-Meier medians, percentile interval over seeds.
 
-  A median that was not reached is replaced by what is certain (every censored run passing where it was last
-  seen), and the ratio becomes a bound. In the interval each resample counts with its whole range. Three runs
-  a group give an interval that is too narrow; read it as a minimum.
+  A median that was not reached is replaced by its lower bound (every censored run passes at its last step), and the
+  ratio becomes a bound. A passage is known only up to the distance of evaluations, so each resample gives a range of
+  ratios; the interval goes from a quantile of the lower ends to one of the upper ends, which `scipy.stats.bootstrap`
+  cannot express. With three runs a group the interval is too narrow: read it as a minimum.
 
   Args:
     passages_a: one for each run, the denominator (reFT).
     passages_b: one for each run, the numerator (the control).
     level: confidence, in (0, 1).
-    resamples: how many times the runs of both groups are drawn anew.
-    seed: of the drawing.
+    resamples: how often both groups are resampled.
+    seed: of the resampling.
 
   Raises:
     ValueError: for an empty group, a level outside (0, 1) or no resamples.
@@ -192,31 +189,37 @@ def bootstrap_median_ratio(
   _check(level, resamples)
   (floor_a, median_a), (floor_b, median_b) = _median_range(passages_a), _median_range(passages_b)
   open_a, open_b = math.isinf(median_a), math.isinf(median_b)
-  # Of evaluated steps; what is certain stands in for a median that was not reached.
   known_a, known_b = floor_a if open_a else median_a, floor_b if open_b else median_b
   ratio = math.nan if open_a and open_b else _divide(known_b, known_a, math.nan)
   bounds = {"lower_bound": open_b and not open_a, "upper_bound": open_a and not open_b}
   if min(len(passages_a), len(passages_b)) < 2:
     return MedianRatio(ratio, *NO_INTERVAL, **bounds)
+  range_a, range_b = _resampled_range(passages_a), _resampled_range(passages_b)
   generator = np.random.default_rng(seed)
   lows, highs = np.empty(resamples), np.empty(resamples)
   for draw in range(resamples):
-    low_a, high_a = _median_range([passages_a[i] for i in generator.integers(len(passages_a), size=len(passages_a))])
-    low_b, high_b = _median_range([passages_b[i] for i in generator.integers(len(passages_b), size=len(passages_b))])
+    low_a, high_a = range_a(generator)
+    low_b, high_b = range_b(generator)
     lows[draw] = 0.0 if math.isinf(high_a) else _divide(low_b, high_a, 0.0)
     highs[draw] = math.inf if math.isinf(high_b) else _divide(high_b, low_a, math.inf)
-  # No interpolation: between a number and inf there is nothing.
+  # Interpolating between a number and inf would give inf or nan.
   low = float(np.quantile(lows, (1 - level) / 2, method="lower"))
   high = float(np.quantile(highs, (1 + level) / 2, method="higher"))
   return MedianRatio(ratio, low, high, **bounds)
 
 
 def _median_range(passages: Sequence[Passage]) -> tuple[float, float]:
-  """(what the median is at least, what it is at most): apart by the distance of evaluations, or inf if not reached."""
+  """Least and greatest value of the median, one evaluation apart; the greatest is inf if it was not reached."""
   median = kaplan_meier_median(passages)
   if math.isfinite(median):
     return kaplan_meier_median([p._replace(step=p.step if p.after is None else p.after) for p in passages]), median
   return kaplan_meier_median([Passage(p.step, censored=False) for p in passages]), math.inf
+
+
+def _resampled_range(passages: Sequence[Passage]) -> Callable[[np.random.Generator], tuple[float, float]]:
+  """Draws the runs with replacement and returns their median range; few runs give few different draws, so it caches."""
+  range_of = functools.cache(lambda runs: _median_range([passages[run] for run in runs]))
+  return lambda generator: range_of(tuple(sorted(generator.integers(len(passages), size=len(passages)).tolist())))
 
 
 def _divide(numerator: float, denominator: float, undefined: float) -> float:
@@ -226,22 +229,10 @@ def _divide(numerator: float, denominator: float, undefined: float) -> float:
   return numerator / denominator
 
 
-def _t_central_mass(angle: float, degrees: int) -> float:
-  """P(|T| < sqrt(degrees) * tan(angle)), the finite sums 26.7.3 and 26.7.4 of Abramowitz and Stegun (1964)."""
-  sine, cosine = math.sin(angle), math.cos(angle)
-  odd = degrees % 2
-  term = cosine if odd else 1.0
-  total = term if degrees > 1 else 0.0
-  for k in range(2 + odd, degrees, 2):
-    term *= cosine * cosine * (k - 1) / k
-    total += term
-  return (angle + sine * total) * 2 / math.pi if odd else sine * total
-
-
 def _finite(values: Any) -> np.ndarray:
   values = np.asarray(values, float).ravel()
   if not np.isfinite(values).all():
-    raise ValueError("values: must be finite; leave diverged runs out and count them")
+    raise ValueError("values: must be finite; leave diverged runs out and report how many there were")
   return values
 
 

@@ -1,4 +1,4 @@
-"""The few types that every room of the house shares.
+"""Types that every part of the package shares.
 
 Shapes are written into names (`x_BxTxD`) with one glossary:
 B batch, T position, D width of the residual stream, V vocabulary or labels of the answer, H heads,
@@ -13,11 +13,11 @@ Params = Any  # a plain pytree of arrays, as Flax Linen keeps them
 
 
 class InputError(ValueError):
-  """What the user gave cannot be used. The message is one line: the field, and what is allowed."""
+  """Unusable input from the user. The message is one line: the field, its value and what is allowed."""
 
 
 def require(ok: bool, field: str, value: Any, allowed: str) -> None:
-  """Raises InputError with the field's name and what is allowed, unless ok."""
+  """Raises InputError naming the field, its value and what is allowed, unless `ok`."""
   if not ok:
     raise InputError(f"{field}: {value!r} is not allowed; use {allowed}")
 
@@ -29,12 +29,12 @@ def require_not_negative(settings: Any, field: str) -> None:
 
 
 class Batch(NamedTuple):
-  """Strings with the right answers for both operands.
+  """Token strings with the correct labels for both operands.
 
   Attributes:
-    tokens: int32 [B, T], token ids up to where the answer is read; where a prompt names the operand, O_FT's.
-    labels_pt: int32 [B], label r(x, O_PT), the answer for the pretraining operand.
-    labels_ft: int32 [B], label r(x, O_FT), the answer for the fine-tuning operand.
+    tokens: int32 [B, T], token ids up to the position of the answer; a prompt that names an operand names O_FT.
+    labels_pt: int32 [B], r(x, O_PT), the label for the pretraining operand.
+    labels_ft: int32 [B], r(x, O_FT), the label for the fine-tuning operand.
   """
 
   tokens: Any
@@ -43,16 +43,16 @@ class Batch(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-  """What every model returns; a pytree, so jit, vmap and grad pass through it.
+  """Output of every model: a pytree, so it works under jit, vmap and grad.
 
   Attributes:
     logits: [B, T, V], answer logits at every position.
-    residuals: tuple, one [B, T, D] for each block, the residual stream after it.
-    attention: tuple, one [B, H, T, T] for each block, softmax weights, attending position first.
-    hidden: tuple, one [B, T, F] for each block, the MLP's units after the non-linearity.
+    residuals: tuple, one [B, T, D] a block, the residual stream after it.
+    attention: tuple, one [B, H, T, T] a block, softmax weights; the attending position comes first.
+    hidden: tuple, one [B, T, F] a block, the MLP's activations after the non-linearity.
     embedded: [B, T, D], the residual stream before the first block.
 
-  All but the logits may be missing; an analysis that needs a part then says so.
+  Only the logits are required. An analysis that needs another part raises an error if it is missing.
   """
 
   logits: Any
@@ -63,5 +63,5 @@ class ModelOutput(NamedTuple):
 
 
 def canonical_json(value: Any) -> str:
-  """One spelling for one value: sorted keys, no spaces, refuses NaN. What stage keys hash."""
+  """JSON with sorted keys and no spaces: equal values give equal text, which stage keys hash. Refuses NaN."""
   return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -19,8 +19,8 @@ def main(workdir, number, place, port, devices, inner):
   import test_loop
 
   from finetune_wrappers.training import hosts
-  from finetune_wrappers.training.cohort import Layout
   from finetune_wrappers.training.failures import Interrupted
+  from finetune_wrappers.training.lanes import Layout
   from finetune_wrappers.training.store import Store
 
   layout = Layout(number * devices, inner)

@@ -11,10 +11,11 @@ from configs import common
 from experiments.measures import behaviour, data, maps, readings, row_of
 from experiments.models import Trained
 from experiments.tracr import TracrPlan
-from finetune_wrappers.analysis import attention
+from finetune_wrappers.analysis import attention, observe
+from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.reporting.rows import select
-from finetune_wrappers.training import step
+from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.types import Batch, InputError, ModelOutput
 
 
@@ -94,17 +95,38 @@ def test_attended_mass_is_the_loops(small, block, attending):
   np.testing.assert_allclose(attention.attended_mass(output, block, attending, attended | True), 1.0, rtol=1e-5)
 
 
+def test_several_answer_positions_count_alike(small):
+  tokens, attended = np.random.default_rng(2).integers(0, 6, (4, 7)), np.random.default_rng(3).random((4, 7)) < 0.4
+  output = attention.outputs(*small, tokens)
+  one_by_one = [attention.attended_mass(output, 1, position, attended) for position in (2, 5)]
+  np.testing.assert_allclose(
+    attention.attended_mass(output, 1, (2, 5), attended), np.mean(one_by_one, axis=0), rtol=1e-5
+  )
+
+
+def test_a_model_that_gives_no_attention_or_no_hidden_units_is_refused_in_one_line(counter, small):
+  tokens = Accuracies(4).test_sets(counter.task)[0].tokens
+  marks, params = {"a": np.ones(tokens.shape, bool)}, {}
+  bare = FunctionModel(lambda params, tokens: np.zeros((*tokens.shape, 3)))
+  for reference, part in ((None, "attention"), (params, "hidden")):
+    with pytest.raises(InputError, match=rf"\Amodel: gives no {part}[^\n]*\Z"):
+      observe(bare, params, counter.task, marks, tokens, reference)
+  rows = observe(*small, counter.task, marks, tokens).rows()
+  assert [(row["metric"], row["block"]) for row in rows] == [("attention_mass", block) for block in range(3)]
+  assert [row["value"] for row in rows] == pytest.approx([1.0] * 3, rel=1e-5)
+
+
 def test_counters_letters_are_the_as_and_the_bs(counter):
-  batch = step.test_sets(counter.task, 20)[0]
-  found = maps._operand_letters(counter.task, batch)
+  batch = Accuracies(20).test_sets(counter.task)[0]
+  found = counter.task.marks(batch)
   for operand, letter in (("pt", "a"), ("ft", "b")):
     expected = [[sign == letter for sign in string] for string in spelled(counter.task, batch)]
     np.testing.assert_array_equal(found[operand], expected)
 
 
 def test_max_identifiers_letters_are_the_two_answers(largest):
-  batch = step.test_sets(largest.task, 20)[0]
-  found = maps._operand_letters(largest.task, batch)
+  batch = Accuracies(20).test_sets(largest.task)[0]
+  found = largest.task.marks(batch)
   for operand, rank in (("pt", 2), ("ft", 4)):
     strings = spelled(largest.task, batch)
     expected = [[sign == sorted(string.strip("<>"))[rank - 1] for sign in string] for string in strings]
@@ -114,7 +136,9 @@ def test_max_identifiers_letters_are_the_two_answers(largest):
 def test_chosen_inputs_are_the_first_of_the_test_set_unless_the_config_names_some(counter):
   counter.config.maps.drawn = 3
   drawn = maps.chosen_inputs(counter)
-  assert list(drawn) == [string.strip("<>") for string in spelled(counter.task, step.test_sets(counter.task, 3)[0])]
+  assert list(drawn) == [
+    string.strip("<>") for string in spelled(counter.task, Accuracies(3).test_sets(counter.task)[0])
+  ]
   own = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   own.config.maps.inputs.counter = ("abcda", "bbbbb")
   named = maps.chosen_inputs(own)
@@ -131,7 +155,7 @@ def test_guess_baselines_are_of_the_strings_that_the_accuracies_are_measured_on(
   rows = data.rows_of_tests(counter, classes, 7, kind="prune")
   assert {row["stage"] for row in rows} == {"prune"}
   guesses = {(row["c_te"], row["operand"]): row["value"] for row in rows if row["metric"] == "guess_baseline"}
-  for c_te, batch in step.test_sets(counter.task, 7).items():
+  for c_te, batch in Accuracies(7).test_sets(counter.task).items():
     for operand, labels in (("pt", batch.labels_pt), ("ft", batch.labels_ft)):
       counts = collections.Counter(np.asarray(labels).tolist())
       assert guesses.pop((c_te, operand)) == pytest.approx(max(counts.values()) / 7)
@@ -148,7 +172,7 @@ def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
   found = maps.measure(
     models_of(plan, lambda stage: trained(stage, small, diverged_step=3 * getattr(stage, "seed", -1)))
   )
-  batch = step.test_sets(plan.task, plan.config.maps.eval_size)[0]
+  batch = Accuracies(plan.config.maps.eval_size).test_sets(plan.task)[0]
   output, strings = attention.outputs(*small, batch.tokens), spelled(plan.task, batch)
   masses = [row for row in found.rows if row["metric"] == "attention_mass"]
   assert len(masses) == 3 * 3 * 2
@@ -178,7 +202,7 @@ def test_activation_shift_is_relative_to_the_compiled_model(counter, small):
   moved = jax.tree.map(lambda leaf: 1.1 * leaf, params)
   other = {"compile": small, "finetune": (model, moved)}
   found = maps.measure(models_of(plan, lambda stage: trained(stage, other[stage.kind])))
-  tokens = step.test_sets(plan.task, plan.config.maps.eval_size)[0].tokens
+  tokens = Accuracies(plan.config.maps.eval_size).test_sets(plan.task)[0].tokens
   before, after = attention.outputs(model, params, tokens), attention.outputs(model, moved, tokens)
   shifts = [row for row in found.rows if row["metric"] == "activation_shift" and row["stage"] == "finetune"]
   assert [row["block"] for row in shifts] == [0, 1, 2]

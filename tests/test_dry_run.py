@@ -4,10 +4,11 @@ import pytest
 from hostile import config_of
 
 from experiments import cluster, dry_run, runner
-from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import loop
+from finetune_wrappers.training import calibration, schedule
 from finetune_wrappers.training.failures import Interrupted
+from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.loop import Trainer
+from finetune_wrappers.training.schedule import Work
 from finetune_wrappers.training.stages import TrainStage
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
@@ -45,35 +46,35 @@ def test_what_checkpoints_have_is_not_counted_again(tmp_path):
   assert total_flops(dry_run.describe(config, str(tmp_path))) == pytest.approx(before * left / 6, rel=1e-2)
 
 
-def test_a_program_of_several_groups_is_timed_and_counted_once(tmp_path, monkeypatch):
+def test_a_program_of_several_lines_is_timed_and_counted_once(tmp_path, monkeypatch):
   config = config_of("fig27_reft")
   with config.unlocked():
     config.tasks, config.lanes_per_program = ("counter",), 2
-  measured, groups, timed = [], [], cohorts.timed
-  monkeypatch.setattr(cohorts, "timed", lambda *args: measured.append(args) or timed(*args))
-  monkeypatch.setattr(
-    dry_run.Meter, "group", lambda *args, of=dry_run.Meter.group: groups.append(of(*args)) or groups[-1]
-  )
+  measured, found, timed = [], [], calibration.timed
+  monkeypatch.setattr(calibration, "timed", lambda *args: measured.append(args) or timed(*args))
+  lines = dry_run.Meter.lines
+  monkeypatch.setattr(dry_run.Meter, "lines", lambda self: found.append((self, lines(self))) or found[0][1])
   dry_run.describe(config, str(tmp_path))
-  assert {lane.kind for group in groups for lane in group.lanes} == {"finetune", "reft", "scratch_ft"}
-  assert len(groups) == 2 and len(measured) == 1 and [group.compilations for group in groups] == [1, 0]
+  ((meter, several),) = found
+  kinds = {lane.kind for line in several for work in line.works for lane in work.lanes}
+  assert kinds == {"finetune", "reft", "scratch_ft"} and len(several) > 1
+  assert len(measured) == 1 and len(meter._compiled) == 1, "every program has two lanes on a device of its own"
 
 
-def speed_of(layout):
+def speed_of(layout, lanes):
   return dry_run.Speed(
-    layout, flops=1.0, memory=1, kept=1, compile_seconds=10.0, step_seconds=0.5, eval_seconds=2.0, save_seconds=0.25
-  )
+    layout, lanes, flops=1.0, memory=1, kept=1, compile_seconds=10.0, step_seconds=0.5, eval_seconds=2.0,
+    save_seconds=0.25,
+  )  # fmt: skip
 
 
-def test_the_time_of_a_group_is_its_programs_compilations_and_saves():
+def test_the_time_of_a_work_is_its_share_of_a_program_and_its_saves():
   lanes = [stage for stage in runner.plan_of(config_of("tab03_behaviour")).stages if isinstance(stage, TrainStage)]
-  steps, evaluations = lanes[0].settings.steps, len(lanes[0].settings.eval_steps)
+  steps, evaluations = lanes[0].optimizer.steps, len(lanes[0].optimizer.eval_steps)
   program = 0.5 * steps + 2.0 * evaluations
-  speed = speed_of(cohorts.Layout(1, "map"))
-  group = dry_run.Group(lanes[:5], 5 * steps, size=2, compilations=2, speed=speed)
-  assert group.seconds == pytest.approx(2 * 10 + 2.5 * program + 5 * 0.25)
-  half = dry_run.Group(lanes[:5], 5 * steps // 2, size=2, compilations=0, speed=speed)
-  assert half.seconds == pytest.approx(2.5 * program / 2 + 5 * 0.25)
+  speed = speed_of(Layout(1, "map"), 4)
+  assert speed.seconds(Work(tuple(lanes[:4]))) == pytest.approx(program + 4 * 0.25)
+  assert speed.seconds(Work(tuple(lanes[:2]), position=steps // 2)) == pytest.approx(program / 2 / 2 + 2 * 0.25)
 
 
 def test_the_layout_of_an_earlier_run_is_the_one_that_is_timed(tmp_path):
@@ -82,7 +83,7 @@ def test_the_layout_of_an_earlier_run_is_the_one_that_is_timed(tmp_path):
     config.tasks, config.lanes_per_program, config.layout.devices = ("counter",), 4, 0
   stage = next(s for s in runner.plan_of(config).stages if isinstance(s, TrainStage))
   assert "| 1xvmap |" not in dry_run.describe(config, str(tmp_path))
-  name = loop.layout_name(loop.identity_of(stage))
+  name = schedule.layout_name(schedule.identity_of(stage))
   Store(tmp_path).remember(name, {"layout": {"devices": 1, "inner": "vmap"}, "lanes": 4, "lane_steps_per_second": {}})
   assert "| 1xvmap |" in dry_run.describe(config, str(tmp_path))
 

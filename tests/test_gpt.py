@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from finetune_wrappers.analysis import pruning
+from finetune_wrappers.analysis import masks
 from finetune_wrappers.models import gpt
 from finetune_wrappers.models.gpt import GPT, GPTConfig
 from finetune_wrappers.types import InputError, canonical_json
@@ -201,7 +201,7 @@ def test_weights_start_as_in_mingpt(how):
   config = GPTConfig(vocab_size=64, length=64, blocks=2, heads=2, width=64)
   init = functools.partial(jax.jit(GPT(config).init), jax.random.key(0), np.zeros((1, 1), int))
   params = (gpt.build(config, 3)[0] if how == "build" else init())["params"]
-  for path, leaf in pruning.named_leaves(jax.device_get(params)):
+  for path, leaf in masks.named_leaves(jax.device_get(params)):
     if path.endswith(("kernel", "embedding")):
       std = 0.02 / (math.sqrt(4) if path.endswith(("attn/linear/kernel", "linear_2/kernel")) else 1)
       assert leaf.std() == pytest.approx(std, rel=0.05), path
@@ -283,7 +283,7 @@ def test_logits_and_gradients_are_those_of_a_pytorch_mingpt():
   torch = pytest.importorskip("torch")
   functional, (config, position) = torch.nn.functional, CASES[0]
   _, params, tokens = random_model(config)
-  leaves = {name: torch.tensor(w, requires_grad=True) for name, w in pruning.named_leaves(params)}
+  leaves = {name: torch.tensor(w, requires_grad=True) for name, w in masks.named_leaves(params)}
 
   def layer(name, x):
     if "norm" in name:
@@ -302,4 +302,4 @@ def test_logits_and_gradients_are_those_of_a_pytorch_mingpt():
   (logits * torch.tensor(cotangents(config, position)[0])).sum().backward()
   values, grads = result(config, position, "text")
   assert close(values, logits.detach().numpy())
-  assert all_close(jax.tree.leaves(grads), [leaves[name].grad.numpy() for name, _ in pruning.named_leaves(params)])
+  assert all_close(jax.tree.leaves(grads), [leaves[name].grad.numpy() for name, _ in masks.named_leaves(params)])

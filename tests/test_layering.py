@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "finetune_wrappers"
 SOURCES = sorted(path.relative_to(ROOT).as_posix() for path in PACKAGE.rglob("*.py"))
-FOLDERS = ("finetune_wrappers", "experiments", "configs", "benchmarks", "tests")
+FOLDERS = ("finetune_wrappers", "experiments", "configs", "benchmarks", "examples", "tests")
 
 # What each room may import of the package, itself included.
 GROUND = {"types", "files", "rules"}
@@ -86,7 +86,11 @@ def test_imports_go_downward(path):
 
 def test_tracr_and_haiku_stop_at_the_door():
   assert importers("haiku") == {"finetune_wrappers/models/tracr_compile.py"}
-  assert importers("tracr") == {"finetune_wrappers/models/tracr_compile.py", "finetune_wrappers/models/tracr_port.py"}
+  tasks = [path for path in SOURCES if room_of(path) == "tasks"]
+  models = {"finetune_wrappers/models/tracr_compile.py", "finetune_wrappers/models/tracr_port.py"}
+  assert importers("tracr") - {*tasks} == models
+  programs = {name for path in tasks for name in imports_of(path) if name.startswith("tracr.")}
+  assert programs == {"tracr.rasp.rasp"}
   port = {name for name in imports_of("finetune_wrappers/models/tracr_port.py") if name.startswith("tracr.")}
   assert port == {"tracr.compiler.assemble.AssembledTransformerModel"}
   for path in (*(ROOT / "experiments").rglob("*.py"), *(ROOT / "configs").rglob("*.py")):
@@ -154,3 +158,8 @@ def test_the_command_line_starts_without_jax():
   loaded = fresh("import json, sys, experiments.main; print(json.dumps([*sys.modules]))")
   assert "experiments.main" in loaded
   assert {"jax", "flax", "orbax", "tracr", "haiku", "matplotlib"}.isdisjoint(loaded)
+
+
+def test_tasks_of_rasp_programs_load_no_compiler():
+  loaded = fresh("import json, sys, finetune_wrappers.tasks.programs; print(json.dumps([*sys.modules]))")
+  assert "tracr.rasp.rasp" in loaded and {"haiku", "tracr.compiler"}.isdisjoint(loaded)

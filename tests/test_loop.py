@@ -16,12 +16,15 @@ import pytest
 from finetune_wrappers.models import tracr_port, tracr_stage
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
-from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import cohort_run
-from finetune_wrappers.training.cohort import Cohort, Layout
+from finetune_wrappers.training import calibration, cohort_run
+from finetune_wrappers.training.cohort import Cohort
+from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.failures import Interrupted
+from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.loop import Trainer, missing_stages
-from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.objectives import Answers
+from finetune_wrappers.training.optim import SGD
+from finetune_wrappers.training.schedule import Work
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.training.store import Store
 
@@ -30,18 +33,23 @@ MODEL = TracrTransformer(
   vocab_size=5, max_positions=7, width=8, num_layers=1, num_heads=1, key_size=2, mlp_hidden_size=4,
   answer_channels=tuple(range(7)),
 )  # fmt: skip
-SETTINGS = TrainSettings(
-  steps=8, batch_size=4, warmup_steps=2, final_fraction=0.1, momentum=0.9, clip_norm=0.0, noise_std=0.1, trained="all",
-  loss_positions="answer", logit_scale=1.0, microbatches=1, eval_steps=(0, 1, 4, 6, 8), eval_size=16,
+OPTIMIZER = SGD(
+  steps=8, batch_size=4, warmup_steps=2, final_fraction=0.1, momentum=0.9, clip_norm=0.0, microbatches=1,
+  eval_steps=(0, 1, 4, 6, 8),
 )  # fmt: skip
-ROOT = CompileStage(TASK, "pt", "literal", 0)
-FINETUNE = TrainStage("finetune", ROOT, TASK, "ft", SETTINGS, 0.01, 1.0, 0)
+ROOT = CompileStage(task=TASK, operand="pt")
+FINETUNE = TrainStage(
+  kind="finetune", parent=ROOT, task=TASK, objective=Answers(target="ft", c_tr=1.0), optimizer=OPTIMIZER,
+  evaluator=Accuracies(16), learning_rate=0.01, noise_std=0.1, seed=0,
+)  # fmt: skip
 OTHER = dataclasses.replace(FINETUNE, learning_rate=0.001)
-REFT = TrainStage("reft", FINETUNE, TASK, "pt", dataclasses.replace(SETTINGS, noise_std=0.0), 0.005, 0.0, 0)
+REFT = dataclasses.replace(
+  FINETUNE, kind="reft", parent=FINETUNE, objective=Answers(target="pt", c_tr=0.0), learning_rate=0.005, noise_std=0.0
+)
 STILL = dataclasses.replace(REFT, parent=OTHER, learning_rate=1e-30)
 WANTED = [STILL, REFT]  # as two programs of two lanes: both fine-tunings, then both reFTs
 ALL = [ROOT, OTHER, FINETUNE, STILL, REFT]
-STEPS = 2 * SETTINGS.steps  # of programs; twice as many of lanes
+STEPS = 2 * OPTIMIZER.steps  # of programs; twice as many of lanes
 
 # For a process of its own: [workdir, lane-steps after which it kills itself].
 _WORKER = """
@@ -252,17 +260,48 @@ def test_a_program_has_at_most_that_many_lanes(tmp_path, monkeypatch, most, expe
 
 
 def test_a_layout_is_chosen_once_kept_with_the_stages_and_used_by_the_next_run(tmp_path, monkeypatch):
-  calibrate, chosen = cohorts.calibrate, []
+  calibrate, chosen = calibration.calibrate, []
 
   def spy(*args, **options):
     chosen.append(calibrate(*args, **options, seconds=0.01))
     return chosen[-1]
 
-  monkeypatch.setattr(cohorts, "calibrate", spy)
+  monkeypatch.setattr(calibration, "calibrate", spy)
   trainer(Store(tmp_path), layout=None).run([FINETUNE, OTHER])
   trainer(Store(tmp_path), layout=None).run(WANTED)
   ((layout, rates),) = chosen
-  assert layout in cohorts.candidate_layouts(2, SETTINGS) and min(rates.values()) > 0
+  assert layout in calibration.candidate_layouts(2, OPTIMIZER) and min(rates.values()) > 0
   for stage in ALL[1:]:
     facts = Store(tmp_path).facts(stage)
     assert facts["layout"] == vars(layout) and facts["lane_steps_per_second"] == rates
+
+
+def test_the_plan_is_what_a_run_does(single, tmp_path, monkeypatch):
+  """Order, company and position, from nothing and from a checkpoint on the way; planning makes nothing."""
+
+  def roots(stage):
+    return MODEL, build(stage)[0]["params"]
+
+  def works_of_a_run(store):
+    done, make = [], Trainer._make
+    far = run._checkpoints.steps()
+    spy = lambda self, stages: (done.append((tuple(stages), far.get(stages[0].key, 0))), make(self, stages))  # noqa: E731
+    monkeypatch.setattr(Trainer, "_make", spy)
+    run.run(WANTED)
+    monkeypatch.setattr(Trainer, "_make", make)
+    return [Work(*work) for work in done]
+
+  def interrupt(done, total, text):
+    if done == 28:
+      raise KeyboardInterrupt
+
+  for folder, prepare in (("fresh", None), ("resumed", interrupt)):
+    store = Store(tmp_path / folder)
+    if prepare:
+      with pytest.raises(KeyboardInterrupt):
+        trainer(store, progress=prepare).run(WANTED)
+    run = trainer(store)
+    plan = run.plan(WANTED, roots)
+    assert works_of_a_run(store) == plan
+  assert [len(work.stages) for work in plan] == [2] and plan[0].position == 4 and plan[0].lane_steps == 8
+  assert trainer(store).plan(WANTED, roots) == []

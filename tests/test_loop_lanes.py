@@ -13,6 +13,7 @@ from orbax.checkpoint import v1 as ocp
 from test_loop import (
   ALL,
   FINETUNE,
+  MODEL,
   OTHER,
   REFT,
   ROOT,
@@ -24,14 +25,13 @@ from test_loop import (
   trainer,
   whole_run,
 )
-from tiny import LIGHT, lanes_of
-from tiny import SETTINGS as TINY_SETTINGS
-from tiny import TASK as TINY
+from tiny import LIGHT, RECIPE, lanes_of
 
-from finetune_wrappers.training import cohort as cohorts
-from finetune_wrappers.training import cohort_run, loop
-from finetune_wrappers.training.cohort import Cohort, Layout
+from finetune_wrappers.training import calibration, cohort_run, loop
+from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
+from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.programs import Programs
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import InputError
 
@@ -84,12 +84,14 @@ def test_a_lane_that_fits_in_no_memory_is_named_and_the_others_are_trained(singl
   advance = Cohort.advance
 
   def small(self, state, lane, *rest):
-    if np.isclose(lane.learning_rate, OTHER.learning_rate).any():
+    if np.isclose(lane["learning_rate"], OTHER.learning_rate).any():
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
     return advance(self, state, lane, *rest)
 
   monkeypatch.setattr(Cohort, "advance", small)
-  with pytest.raises(LanesFailed, match="alone: finetune counter learning_rate=0.001 c_tr=1.0 seed=0; not") as failed:
+  with pytest.raises(
+    LanesFailed, match="alone: finetune counter learning_rate=0.001 target=ft c_tr=1.0 seed=0; not"
+  ) as failed:
     trainer(Store(tmp_path)).run(WANTED)
   assert failed.value.stages == [OTHER] and failed.value.blocked == [STILL]
   store = Store(tmp_path)
@@ -135,25 +137,31 @@ def test_a_disk_that_fills_up_on_the_way_costs_what_came_after_the_last_checkpoi
 def test_lanes_of_a_program_are_chosen_from_the_memory_of_an_accelerator(tmp_path, monkeypatch):
   store = Store(tmp_path)
   store.save(ROOT, *build(ROOT))
+
+  def sizes(most):
+    plan = trainer(store, lanes_per_program=most).plan(seeds, lambda root: (MODEL, build(root)[0]["params"]))
+    return [len(work.stages) for work in plan]
+
+  seeds = [dataclasses.replace(FINETUNE, seed=seed) for seed in range(64 * jax.device_count())]
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(Cohort, "memory", lambda self, params, lane: 10 * len(params))
   for room, expected in ((100, 8), (5, 1), (10**6, 64), (None, 64)):
-    monkeypatch.setattr(cohorts, "device_memory", lambda room=room: room)
-    assert trainer(store, lanes_per_program=0).lanes_of(FINETUNE) == expected * jax.device_count()
-  assert trainer(store, lanes_per_program=3).lanes_of(FINETUNE) == 3
+    monkeypatch.setattr(calibration, "device_memory", lambda room=room: room)
+    assert max(sizes(0)) == expected * jax.device_count()
+  assert max(sizes(3)) == 3
 
 
 def test_a_programs_memory_grows_with_its_lanes():
   lanes, params = lanes_of(0, 4, LIGHT)
-  program = Cohort(LIGHT, TINY, TINY_SETTINGS, Layout(1, "vmap"))
-  one, four = (program.memory(params[:n], cohorts.lane_arrays(lanes[:n])) for n in (1, 4))
+  program = Cohort(LIGHT, RECIPE, Layout(1, "vmap"))
+  one, four = (program.memory(params[:n], lane_arrays(lanes[:n])) for n in (1, 4))
   weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params[0]))
   assert one > 2 * weights and four > 3 * one  # weights and momentum, at the least
 
 
 def test_a_checkpoint_before_the_first_evaluation_is_kept_too(tmp_path, monkeypatch):
   monkeypatch.setattr(cohort_run, "_PART_SECONDS", 0)
-  late = dataclasses.replace(FINETUNE, settings=dataclasses.replace(FINETUNE.settings, eval_steps=(8,)))
+  late = dataclasses.replace(FINETUNE, optimizer=dataclasses.replace(FINETUNE.optimizer, eval_steps=(8,)))
   left = iter([False] * 5)
   with pytest.raises(Interrupted, match="stopped at step [1-7] of 8"):
     trainer(Store(tmp_path / "cut"), stopping=lambda: next(left, True)).run([late])
@@ -168,15 +176,15 @@ def test_a_layout_that_does_not_fit_is_passed_over_in_the_choice(monkeypatch):
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
     return {"compile_seconds": 0.0, "step_seconds": 1.0, "eval_seconds": 0.0}
 
-  monkeypatch.setattr(cohorts, "timed", timed)
+  monkeypatch.setattr(calibration, "timed", timed)
   make = lambda layout: layout  # noqa: E731
   candidates = [Layout(1, "map"), Layout(1, "vmap")]
-  monkeypatch.setattr(cohorts, "candidate_layouts", lambda lanes, settings: candidates)
-  layout, rates = cohorts.calibrate(make, [None] * 4, None, TINY_SETTINGS, lane_steps=10**9)
+  monkeypatch.setattr(calibration, "candidate_layouts", lambda lanes, settings: candidates)
+  layout, rates = calibration.calibrate(make, [None] * 4, None, RECIPE.optimizer, lane_steps=10**9)
   assert layout == Layout(1, "vmap") and rates == {"1xvmap": 4.0}
   candidates.pop()
   with pytest.raises(jax.errors.JaxRuntimeError):
-    cohorts.calibrate(make, [None] * 4, None, TINY_SETTINGS, lane_steps=10**9)
+    calibration.calibrate(make, [None] * 4, None, RECIPE.optimizer, lane_steps=10**9)
 
 
 def test_what_killed_saves_left_goes_when_everything_is_trained(tmp_path):
@@ -191,8 +199,8 @@ def test_what_killed_saves_left_goes_when_everything_is_trained(tmp_path):
 
 def test_of_two_choices_of_a_layout_the_first_for_as_many_lanes_stands(tmp_path):
   first, second = ({"layout": {"devices": 1, "inner": inner}, "lanes": 2} for inner in ("map", "vmap"))
-  runs = [trainer(Store(tmp_path)) for _ in range(2)]
+  runs = [Programs(Store(tmp_path), None, 0) for _ in range(2)]
   assert runs[0]._settled("layout", first) == first
   assert runs[1]._settled("layout", second) == first
   assert runs[1]._settled("layout", second | {"lanes": 3}) == second | {"lanes": 3}
-  assert runs[0]._store.recall("layout") == second | {"lanes": 3}
+  assert Store(tmp_path).recall("layout") == second | {"lanes": 3}

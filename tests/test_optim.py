@@ -8,9 +8,10 @@ import optax
 import pytest
 from by_hand import assert_close, directions, share_of_the_rate
 from scipy import stats
-from tiny import LIGHT, TASK, params_of, recipe_with
+from tiny import LIGHT, params_of, recipe_with
 
 from finetune_wrappers.rules import SHARE_BELOW_1
+from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training import optim, step
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.objectives import Answers
@@ -114,10 +115,11 @@ class Heavy(SGD):
 
 def test_a_swept_value_of_an_optimizer_reaches_the_program():
   """Plain SGD with the same momentum makes the same step."""
-  plain = recipe_with(momentum=0.5)
+  task = CounterTask(num_letters=5, vocab_size=3, num_pads=1)
+  plain = recipe_with(task, momentum=0.5)
   values = {field.name: getattr(plain.optimizer, field.name) for field in dataclasses.fields(plain.optimizer)}
   stage = TrainStage(
-    kind="finetune", parent=InitStage(model=0, seed=0), task=TASK, objective=Answers(c_tr=0.5, target="ft"),
+    kind="finetune", parent=InitStage(model=0, seed=0), task=task, objective=Answers(c_tr=0.5, target="ft"),
     optimizer=Heavy(**values, velocity=0.5), evaluator=Accuracies(8), learning_rate=0.1, seed=0,
   )  # fmt: skip
   assert stage.swept()["velocity"] == stage.lane["velocity"] == 0.5

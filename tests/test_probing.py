@@ -12,17 +12,19 @@ import pytest
 from scipy import special, stats
 
 from finetune_wrappers.analysis import probing
+from finetune_wrappers.analysis.control_task import control_labels, control_task
+from finetune_wrappers.analysis.linear_probes import ProbeSettings, schedule, train_probes
 from finetune_wrappers.types import InputError
 
 PLACES, KINDS, WIDTH, CLASSES, BATCH = 3, 2, 6, 5, 16
-SHORT = probing.ProbeSettings(
+SHORT = ProbeSettings(
   steps=20, batch_size=BATCH, learning_rate=0.03, drops=(4, 9, 15), drop_factor=0.3, weight_decay=0.1, eval_size=48
 )
 LONG = dataclasses.replace(SHORT, steps=300, drops=(200,), eval_size=960)
 KEY = jax.random.key(0)
 LETTERS, WINDOW, COUNTS, FIRST, VOCABULARY, TEXTS = (7, 3, 9), 40, 20, 4, 30, 2**13
 PAIRS = list(itertools.product(range(PLACES), range(KINDS)))
-labels_of = jax.jit(probing.control_labels)
+labels_of = jax.jit(control_labels)
 
 
 def noisy(key, batch_size, shift=0.0, poison=0.0):
@@ -53,7 +55,7 @@ def readable():
 
 
 def train(features, settings, classes=CLASSES):
-  return jax.device_get(jax.jit(lambda key: probing.train_probes(features, settings, classes, key))(KEY))
+  return jax.device_get(jax.jit(lambda key: train_probes(features, settings, classes, key))(KEY))
 
 
 def adamw(x_SxBxD, labels_SxB, settings):
@@ -105,7 +107,7 @@ def test_twenty_steps_and_the_test_are_numpys(short, place, kind):
 
 def test_each_probe_of_each_lane_is_as_trained_alone_and_a_broken_one_is_flagged():
   def lane(shift, poison):
-    found = probing.train_probes(functools.partial(noisy, shift=shift, poison=poison), SHORT, CLASSES, KEY)
+    found = train_probes(functools.partial(noisy, shift=shift, poison=poison), SHORT, CLASSES, KEY)
     return found.non_finite, (found.accuracy, found.loss, *found.probes)
 
   @jax.jit
@@ -114,7 +116,7 @@ def test_each_probe_of_each_lane_is_as_trained_alone_and_a_broken_one_is_flagged
       x, labels = noisy(key, batch_size, shift)
       return x[place][None], labels[kind][None]
 
-    found = probing.train_probes(one, SHORT, CLASSES, KEY)
+    found = train_probes(one, SHORT, CLASSES, KEY)
     return [leaf[0, 0] for leaf in (found.accuracy, found.loss, *found.probes)]
 
   args = jnp.array([0.0, 0.7, 0.7]), jnp.array([0.0, 0.0, jnp.nan])
@@ -163,53 +165,59 @@ def test_the_model_is_never_differentiated():
 
   with pytest.raises(pytest.fail.Exception, match="differentiated"):
     jax.grad(model)(1.0)
-  jax.eval_shape(lambda: probing.train_probes(features, SHORT, CLASSES, KEY))
+  jax.eval_shape(lambda: train_probes(features, SHORT, CLASSES, KEY))
 
 
 def test_rates_drop_exactly_at_the_papers_steps():
-  schedule = probing.schedule(probing.ProbeSettings())
+  rate_at = schedule(ProbeSettings())
   for steps, rate in (((0, 1999), 1e-3), ((2000, 2999), 1e-4), ((3000, 3499), 1e-5), ((3500, 3999), 1e-6)):
-    np.testing.assert_allclose([float(schedule(step)) for step in steps], rate, rtol=1e-5)
-  assert float(probing.schedule(dataclasses.replace(SHORT, drops=()))(19)) == pytest.approx(0.03)
+    np.testing.assert_allclose([float(rate_at(step)) for step in steps], rate, rtol=1e-5)
+  assert float(schedule(dataclasses.replace(SHORT, drops=()))(19)) == pytest.approx(0.03)
 
 
-def test_bad_settings_are_refused_with_what_is_allowed():
-  fields = ("steps", "batch_size", "eval_size", "learning_rate")
-  bad = [(field, value, "above 0") for field in fields for value in (0, -1, math.nan, math.inf)]
-  bad += [("weight_decay", value, "0 or more") for value in (-0.1, math.inf)]
-  bad += [("drop_factor", value, "above 0, at most 1") for value in (0.0, 1.5)]
-  bad += [("drops", v, "rising numbers above 0 and below steps (4000)") for v in ((9, 9), (9, 3), (9, 4000), (0, 9))]
-  for field, value, allowed in [*bad, ("eval_size", 100, "a multiple of batch_size (96)")]:
-    with pytest.raises(InputError) as caught:
-      probing.ProbeSettings(**{field: value})
-    assert str(caught.value) == f"{field}: {value!r} is not allowed; use {allowed}"
+@pytest.mark.parametrize(
+  ("field", "values", "allowed"),
+  [
+    ("steps", (0, -1, 1.5, math.nan), "a whole number from 1"),
+    ("batch_size", (0, -1), "a whole number from 1"),
+    ("eval_size", (0, -1), "a whole number from 1"),
+    ("learning_rate", (0, -1, math.nan, math.inf), "a number above 0"),
+    ("weight_decay", (-0.1, math.inf), "a number of 0 or more"),
+    ("drop_factor", (0.0, 1.5), "a number above 0, at most 1"),
+    ("drops", ((9, 3), (9, 4000)), "use rising numbers below steps"),
+    ("drops", ((0, 9), (9, 9)), "a whole number from 1|has a value twice"),
+    ("eval_size", (100,), "use a multiple of batch_size"),
+    ("prompt", ("random", ""), "one of pt, ft"),
+  ],
+)
+def test_bad_settings_are_refused_with_what_is_allowed(field, values, allowed):
+  for value in values:
+    with pytest.raises(InputError, match=rf"\A{field}: [^\n]*({allowed})") as caught:
+      ProbeSettings(**{field: value})
+    assert "\n" not in str(caught.value)
 
 
-def test_bad_classes_features_and_windows_are_refused():
+def test_too_few_labels_and_bad_features_are_refused():
   with pytest.raises(InputError, match="num_labels: 1 is not allowed; use at least 2"):
-    probing.train_probes(noisy, SHORT, 1, KEY)
+    train_probes(noisy, SHORT, 1, KEY)
   x, y = jnp.zeros((2, BATCH, 3)), jnp.zeros((2, BATCH), jnp.int32)
   for bad in ((x[0], y), (x, y[0]), (x[:, 1:], y), (x, y[:, 1:]), (x, x[..., 0]), (x, x), (x.astype(int), y)):
     with pytest.raises(InputError, match=r"\Afeatures: .* use floats \[P, 16, D\] and integers \[Q, 16\]\Z"):
-      probing.train_probes(lambda *_, bad=bad: bad, SHORT, CLASSES, KEY)
-  for window in (0, 46):
-    with pytest.raises(InputError, match=f"window: {window} is not allowed; use 1 to 45"):
-      probing.control_task(KEY, *draw_texts(0, 9), letters=LETTERS, window=window, num_labels=VOCABULARY)
+      train_probes(lambda *_, bad=bad: bad, SHORT, CLASSES, KEY)
 
 
 @functools.cache
 def draw_texts(seed, size=TEXTS):
-  """(texts [N, W] with 0..19 of each of two letters in the last 40, class of the first letter's count)."""
+  """(texts [N, W] with 0..19 of each of two letters, label of the first letter's count)."""
   generator = np.random.default_rng(seed)
   counts = generator.integers(0, COUNTS, (size, 2))
   place = generator.permuted(np.broadcast_to(np.arange(WINDOW), (size, WINDOW)), axis=1)
   tail = (place[..., None] >= counts.cumsum(axis=1)[:, None]).sum(axis=-1)
-  kinds = np.concatenate([generator.integers(0, 3, (size, 5)), tail], axis=1)
-  return np.array(LETTERS, np.int32)[kinds], FIRST + counts[:, 0]
+  return np.array(LETTERS, np.int32)[tail], FIRST + counts[:, 0]
 
 
 def make_control(seed, text, labels, classes=VOCABULARY):
-  make = functools.partial(probing.control_task, letters=LETTERS, window=WINDOW, num_labels=classes)
+  make = functools.partial(control_task, letters=LETTERS, num_labels=classes)
   return jax.device_get(jax.jit(make)(jax.random.key(seed), text, labels))
 
 
@@ -218,11 +226,10 @@ def control(seed):
   return make_control(seed, *draw_texts(0))
 
 
-def test_control_labels_are_a_fixed_function_of_the_counted_tokens():
+def test_control_labels_are_a_fixed_function_of_the_text():
   text, _ = draw_texts(1)
   found = np.array(labels_of(control(0), text))
-  other_head = np.concatenate([text[::-1], text[:, -WINDOW:]], axis=1)
-  np.testing.assert_array_equal(labels_of(control(0), other_head[::7]), found[::7])
+  np.testing.assert_array_equal(labels_of(control(0), text[::7]), found[::7])
   np.testing.assert_array_equal(labels_of(make_control(0, *draw_texts(0)), text), found)
   assert (labels_of(control(0), np.roll(text, 1, axis=1)) == found).mean() < 0.2
   assert (labels_of(control(1), text) == found).mean() < 0.1
@@ -231,7 +238,7 @@ def test_control_labels_are_a_fixed_function_of_the_counted_tokens():
 def test_control_labels_sum_what_letters_are_worth_where_they_stand():
   weights, text = control(0).weights, draw_texts(2, 200)[0].copy()
   text[::3, -4] = 1  # no letter
-  scores = [sum(weights[i, LETTERS.index(t)] for i, t in enumerate(x[-WINDOW:]) if t != 1) for x in text]
+  scores = [sum(weights[i, LETTERS.index(t)] for i, t in enumerate(x) if t != 1) for x in text]
   for edges in (control(0).edges, np.sort(scores)[::7].astype(np.float32)):
     found = labels_of(control(0)._replace(edges=edges), text)
     np.testing.assert_array_equal(found, [(edges <= score).sum() for score in scores])
@@ -261,10 +268,10 @@ def test_counts_do_not_foretell_control_labels():
 
 def test_a_stream_that_counts_yields_the_count_alone_and_one_that_keeps_the_string_yields_both():
   text, labels = draw_texts(8, 2**11)
-  string = 20.0 * (text[:, -WINDOW:, None] == np.array(LETTERS)).reshape(len(text), -1)
+  string = 20.0 * (text[..., None] == np.array(LETTERS)).reshape(len(text), -1)
   counted = 20.0 * (labels[:, None] == np.arange(string.shape[1]))
   kinds = [labels, labels_of(control(0), text)]
-  settings = probing.ProbeSettings(steps=300, drops=(200,), learning_rate=5e-3, batch_size=64, eval_size=1920)
+  settings = ProbeSettings(steps=300, drops=(200,), learning_rate=5e-3, batch_size=64, eval_size=1920)
   accuracy = train(pooled([string, counted], kinds), settings, VOCABULARY).accuracy
   assert accuracy[1, 0] == 1.0 and accuracy[1, 1] < 0.13 and accuracy[0, 0] > 0.45 and accuracy[0, 1] > 0.35
 

@@ -1,260 +1,196 @@
-"""Pruning against NumPy: scores, scopes, exactly K weights or neurons at zero, ties, and curves."""
+"""Score, prune, evaluate on a plain function of a linear readout, against NumPy."""
+
+import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+from scipy import special
 
-from finetune_wrappers.analysis import pruning
-from finetune_wrappers.models.tracr_model import TracrTransformer
+from finetune_wrappers.analysis import Pruner, PruneSettings, masks, prune, pruning
+from finetune_wrappers.models.model import FunctionModel
+from finetune_wrappers.tasks.task import Numerical
+from finetune_wrappers.tasks.tracr_tasks import CounterTask
+from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.types import InputError
 
-MODEL = TracrTransformer(
-  vocab_size=5, max_positions=4, width=6, num_layers=2, num_heads=1, key_size=3, mlp_hidden_size=4,
-  answer_channels=(0, 2, 5),
+
+class Numbers(CounterTask):
+  """Counter with its count as a number."""
+
+  output = Numerical((0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0))
+
+
+SIZES = {"num_letters": 5, "vocab_size": 3, "num_pads": 1}
+TASKS = [CounterTask(**SIZES), Numbers(**SIZES)]
+LABELS, WIDTH = 7, 5 * 7  # token ids times positions
+SETTINGS = PruneSettings(
+  scores=("gradient", "magnitude"), scopes=("all", "out/kernel"), units=("weight", "neuron"), ks=(0, 1, 3, 400),
+  single_weights=3, histogram_ks=(0, 2), batch_size=64, eval_size=40, random_draws=4,
 )  # fmt: skip
-TOKENS = np.random.default_rng(0).integers(0, 5, (16, 4))
-LABELS = np.random.default_rng(1).integers(0, 3, 16)
-SCOPES = ("all", "near_zero", "matrices", "blocks_1", "blocks_0/attn/value", "pos_embed")
+traces = []
 
 
-def like(tree, draw, seed=0):
-  """A pytree of that shape, filled by draw(generator, shape)."""
+def linear(params, tokens):
+  traces.append(tokens.shape)
+  flat = jax.nn.one_hot(tokens, 5).reshape(len(tokens), 1, -1)
+  logits = flat @ params["out"]["kernel"] + params["out"]["bias"]
+  return jnp.broadcast_to(logits, (*tokens.shape, logits.shape[-1]))
+
+
+MODEL = FunctionModel(linear, precision="highest")
+
+
+def params_of(seed):
   generator = np.random.default_rng(seed)
-  return jax.tree.map(lambda leaf: np.asarray(draw(generator, leaf.shape), np.float32), tree)
+  return {"out": {"kernel": generator.normal(size=(WIDTH, LABELS)), "bias": generator.normal(size=LABELS)}}
 
 
-def normal(generator, shape):
-  return generator.normal(size=shape)
+def by_hand(weights, tokens):
+  """Logits from weights [WIDTH + 1, LABELS], the bias first as in the order of the pytree, and the inputs."""
+  inputs = np.eye(5)[np.asarray(tokens)].reshape(len(tokens), -1)
+  inputs = np.concatenate([np.ones((len(tokens), 1)), inputs], axis=1)
+  return inputs @ weights, inputs
 
 
-def arrays(tree, prefix=""):
-  """{path: array}, paths in alphabetical order."""
-  if not isinstance(tree, dict):
-    return {prefix: np.asarray(tree)}
-  return {
-    path: leaf for name in sorted(tree) for path, leaf in arrays(tree[name], f"{prefix}/{name}".strip("/")).items()
-  }
+def predicted(task, logits):
+  if task is TASKS[1]:
+    return np.abs(logits[:, :1] - np.arange(LABELS)).argmin(axis=1)
+  return logits.argmax(axis=1)
 
 
-def flat(tree):
-  return np.concatenate([leaf.ravel() for leaf in arrays(tree).values()])
+def gradient(task, weights):
+  batch = jax.jit(task.sample, static_argnums=1)(jax.random.key(pruning._SEED), SETTINGS.batch_size, 0.0)
+  logits, inputs = by_hand(weights, batch.tokens)
+  labels = np.asarray(batch.labels_pt)
+  if task is TASKS[1]:
+    slope = np.zeros_like(logits)
+    slope[:, 0] = 2 * (logits[:, 0] - labels)
+  else:
+    slope = special.softmax(logits, axis=1) - np.eye(LABELS)[labels]
+  return inputs.T @ slope / len(labels)
 
 
-def neurons(tree):
-  """(path of the layer, output unit) of every neuron, in order."""
-  kernels = {path: leaf for path, leaf in arrays(tree).items() if path.endswith("/kernel")}
-  return [(path.removesuffix("/kernel"), unit) for path, leaf in kernels.items() for unit in range(leaf.shape[1])]
+def accuracies(task, weights):
+  found = []
+  for batch in Accuracies(SETTINGS.eval_size).test_sets(task).values():
+    answers = predicted(task, by_hand(weights, batch.tokens)[0])
+    found += [np.mean(answers == labels) for labels in (batch.labels_pt, batch.labels_ft)]
+  return found
 
 
-def places_of(scores, scope, unit):
-  return pruning.ranks(pruning.unit_scores(scores, scope, unit), unit)
+def without(weights, cut):
+  return np.where(np.isin(np.arange(weights.size), cut).reshape(weights.shape), 0.0, weights)
 
 
-def shaped_params():
-  return like(jax.eval_shape(MODEL.init, jax.random.key(0), TOKENS)["params"], normal)
+@pytest.fixture(scope="module", params=TASKS, ids=["categorical", "numerical"])
+def found(request):
+  """(task, weights [WIDTH + 1, LABELS], what pruning says)."""
+  params = params_of(0)
+  weights = np.concatenate([params["out"]["bias"][None], params["out"]["kernel"]])
+  return request.param, weights, prune(MODEL, params, request.param, SETTINGS)
 
 
-@pytest.fixture(scope="module")
-def params():
-  return shaped_params()
+@pytest.mark.parametrize("scope", SETTINGS.scopes)
+@pytest.mark.parametrize("score", SETTINGS.scores)
+def test_curves_of_weights_are_numpys(found, scope, score):
+  task, weights, pruned = found
+  scores = weights * gradient(task, weights) if score == "gradient" else np.abs(weights)
+  allowed = np.ones_like(weights, bool)
+  allowed[0] = scope == "all"
+  order = sorted(np.flatnonzero(allowed), key=lambda i: -scores.ravel()[i])
+  expected = [accuracies(task, without(weights, order[:k])) for k in SETTINGS.ks]
+  np.testing.assert_allclose(pruned.curves[scope, "weight"][score], expected, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def compiled(params):
-  """Weights of the sizes that Tracr leaves, 0.5 itself among them."""
-  return like(params, lambda generator, shape: generator.choice([0.0, 0.4, -0.4, 0.5, -1.0, 30.0], shape), seed=3)
+def test_curves_of_neurons_are_numpys(found):
+  task, weights, pruned = found
+  order = np.argsort(-(weights * gradient(task, weights)).sum(axis=0), kind="stable")
+  expected = [accuracies(task, np.where(np.isin(np.arange(LABELS), order[:k]), 0.0, weights)) for k in SETTINGS.ks]
+  np.testing.assert_allclose(pruned.curves["all", "neuron"]["gradient"], expected, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def scores(params):
-  """Few different values, so that most are tied."""
-  return like(params, lambda generator, shape: generator.integers(-3, 4, shape), seed=5)
+def test_random_pruning_stands_beside_with_its_mean_and_best(found):
+  task, weights, pruned = found
+  for values in pruned.curves.values():
+    assert list(values) == ["gradient", "magnitude", "random", "random_best"]
+    np.testing.assert_allclose([curve[0] for curve in values.values()], [accuracies(task, weights)] * 4, atol=1e-6)
+    assert (values["random_best"] >= values["random"] - 1e-6).all()
+  neurons = pruned.curves["all", "neuron"]
+  assert (neurons["random_best"] > neurons["random"] + 1e-6).any()
+
+
+def test_single_weights_and_predictions_are_numpys(found):
+  task, weights, pruned = found
+  order = np.argsort(-(weights * gradient(task, weights)).ravel(), kind="stable")
+  for number, (path, index, values) in enumerate(pruned.singles["all"]):
+    row, column = np.unravel_index(order[number], weights.shape)
+    assert (path, index) == (("out/kernel", (row - 1, column)) if row else ("out/bias", (column,)))
+    np.testing.assert_allclose(values, accuracies(task, without(weights, order[number : number + 1])), atol=1e-6)
+  for c_te, batch in Accuracies(SETTINGS.eval_size).test_sets(task).items():
+    for k, answers in zip((0, 2), pruned.predictions[c_te], strict=True):
+      np.testing.assert_array_equal(answers, predicted(task, by_hand(without(weights, order[:k]), batch.tokens)[0]))
+
+
+def test_rows_say_everything_once(found):
+  pruned, names = found[2], list("ABCDEFG")
+  rows = pruned.rows(names)
+  fields = [tuple(sorted((name, value) for name, value in row.items() if name != "value")) for row in rows]
+  assert len(set(fields)) == len(rows)
+  curves = [row for row in rows if "rank" not in row and "label" not in row]
+  assert len(curves) == 2 * 2 * 4 * 4 * 4  # scopes, units, scores, ks, metrics
+  (row,) = [
+    row for row in curves
+    if (row["scope"], row["unit"], row["score"], row["k"], row["metric"], row["c_te"])
+    == ("all", "neuron", "magnitude", 3, "acc_ft", 1)
+  ]  # fmt: skip
+  assert row["value"] == pruned.curves["all", "neuron"]["magnitude"][2, 3] and row["stage"] == "prune"
+  singles = [row for row in rows if row["stage"] == "prune_single"]
+  assert [row["rank"] for row in singles] == [1] * 4 + [2] * 4 + [3] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+  assert singles[0]["weight"] == pruning.path_name(*pruned.singles["all"][0][:2]) and "[" in singles[0]["weight"]
+  for c_te in (0, 1):
+    shares = {r["label"]: r["value"] for r in rows if "label" in r and (r["c_te"], r["k"]) == (c_te, 2)}
+    expected = {name: np.mean(pruned.predictions[c_te][1] == label) for label, name in enumerate(names)}
+    assert shares == {name: pytest.approx(share) for name, share in expected.items() if share}
+
+
+def test_another_model_of_the_shape_is_pruned_without_compiling_again():
+  pruner = Pruner(MODEL, TASKS[0], dataclasses.replace(SETTINGS, scopes=("all",), units=("weight",)))
+  first = pruner(params_of(0))
+  traces.clear()
+  second = pruner(params_of(1))
+  assert not traces and (second.curves["all", "weight"]["gradient"] != first.curves["all", "weight"]["gradient"]).any()
 
 
 @pytest.mark.parametrize(
-  ("score", "expected"),
+  ("fields", "message"),
   [
-    ("gradient", lambda w, g: w * g),
-    ("gradient_abs", lambda w, g: np.sqrt(w**2 * g**2)),
-    ("magnitude", lambda w, g: np.sqrt(w**2)),
+    ({"ks": (1, 2)}, r"ks: \(1, 2\) is not allowed; use 0 and larger"),
+    ({"ks": (0,)}, r"ks: \(0,\)"),
+    ({"ks": [0, 1]}, "ks: .* is not a tuple"),
+    ({"ks": (0, -1)}, "ks: -1 is not a whole number"),
+    ({"scores": ("luck",)}, "scores: 'luck' is not one of gradient, gradient_abs, magnitude, gradient_iterative"),
+    ({"units": ("head",)}, "units: 'head' is not one of weight, neuron"),
+    ({"scopes": ()}, "scopes: empty"),
+    ({"random_draws": 0}, "random_draws: 0"),
+    ({"single_weights": 1, "ks": (0, 2)}, "single_weights: needs ks with 1 and units with weight"),
   ],
 )
-def test_scores_of_weights_are_numpys(params, score, expected):
-  grads = like(params, normal, seed=1)
-  found, expected = arrays(pruning.weight_scores(score, params, grads)), expected(flat(params), flat(grads))
-  assert list(found) == list(arrays(params))
-  np.testing.assert_allclose(np.concatenate([leaf.ravel() for leaf in found.values()]), expected, rtol=1e-5)
+def test_settings_that_cannot_be_are_one_line(fields, message):
+  with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
+    PruneSettings(**fields)
 
 
-def test_the_gradient_score_is_how_much_the_loss_falls_when_a_small_weight_is_zeroed(params):
-  path = ("blocks_1", "mlp", "linear_2", "kernel")
-  small = jax.tree_util.tree_map_with_path(
-    lambda p, w: 1e-3 * w if tuple(entry.key for entry in p) == path else w, params
-  )
-
-  @jax.jit
-  def loss(weights):
-    logits = MODEL.apply({"params": weights}, TOKENS).logits[:, 2]
-    return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
-
-  with jax.default_matmul_precision("highest"):
-    promised = arrays(pruning.weight_scores("gradient", small, jax.grad(loss)(small)))["/".join(path)]
-    kernel, falls = small["blocks_1"]["mlp"]["linear_2"]["kernel"], np.zeros_like(promised)
-    for index in np.ndindex(kernel.shape):
-      zeroed = jax.tree.map(np.array, small)
-      zeroed["blocks_1"]["mlp"]["linear_2"]["kernel"][index] = 0.0
-      falls[index] = loss(small) - loss(zeroed)
-  assert np.abs(promised).max() > 3e-3
-  np.testing.assert_allclose(promised, falls, atol=0.03 * np.abs(falls).max())
-  assert falls.ravel()[promised.argmax()] > 0 > falls.ravel()[promised.argmin()]
-
-
-def test_unknown_score_unit_and_scope_are_refused_with_what_is_allowed(params):
-  with pytest.raises(InputError, match="score: 'luck' is not one of gradient, gradient_abs, magnitude"):
-    pruning.weight_scores("luck", params, params)
-  with pytest.raises(InputError, match="unit: 'head' is not one of weight, neuron"):
-    pruning.unit_scores(params, pruning.scope_mask("all", params), "head")
-  for scope in ("blocks_7", "block", "kernel", ""):
-    with pytest.raises(InputError, match=rf"\Ascope: {scope!r} is not one of all, near_zero, matrices, ") as caught:
-      pruning.scope_mask(scope, params)
-    assert all(path in str(caught.value) for path in arrays(params)) and "\n" not in str(caught.value)
-  with pytest.raises(InputError, match="near_zero is only possible for a compiled model"):
-    pruning.scope_mask("near_zero", params)
-
-
-def test_scopes_hold_the_weights_that_they_name(params, compiled):
-  inside = {
-    "all": lambda path: True,
-    "matrices": lambda path: path.split("/")[-1] == "kernel",
-    "blocks": lambda path: path.startswith("blocks_"),
-    "blocks_1": lambda path: path.split("/")[0] == "blocks_1",
-    "blocks_0/attn/value": lambda path: path in ("blocks_0/attn/value/kernel", "blocks_0/attn/value/bias"),
-    "blocks_1/mlp/linear_1/bias": lambda path: path == "blocks_1/mlp/linear_1/bias",
-  }
-  many = {**params, "blocks_10": params["blocks_1"]}  # begins as blocks_1 does
-  for scope, belongs in inside.items():
-    for path, mask in arrays(pruning.scope_mask(scope, many)).items():
-      assert mask.dtype == bool and mask.shape == arrays(many)[path].shape and (mask == belongs(path)).all(), path
-  near_zero = flat(pruning.scope_mask("near_zero", params, compiled))
-  np.testing.assert_array_equal(near_zero, np.isin(flat(compiled), np.float32([0.0, 0.4, -0.4])))
-
-
-@pytest.mark.parametrize("k", range(21))
-def test_exactly_k_weights_are_at_zero_and_ties_go_by_position(params, k):
-  equal = jax.tree.map(np.ones_like, params)
-  mask = pruning.keep_mask(places_of(equal, pruning.scope_mask("all", params), "weight"), k)
-  np.testing.assert_array_equal(flat(mask), np.arange(flat(params).size) >= k)
-  pruned = flat(pruning.apply_mask(params, mask))
-  np.testing.assert_array_equal(pruned, np.where(np.arange(pruned.size) < k, 0.0, flat(params)))
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_the_k_highest_in_scope_are_cut_and_nothing_else_however_large_k(params, compiled, scores, scope):
-  scope = pruning.scope_mask(scope, params, compiled)
-  places, values, allowed = places_of(scores, scope, "weight"), flat(scores), flat(scope)
-  order = sorted(np.flatnonzero(allowed), key=lambda i: (-values[i], i))
-  for k in (0, 1, 5, 20, len(order), len(order) + 1, values.size, values.size + 1, 10**9):
-    cut = np.flatnonzero(flat(pruning.keep_mask(places, k)) == 0)
-    assert set(cut) == set(order[:k])
-
-
-@pytest.mark.parametrize("scope", SCOPES)
-def test_a_neurons_score_is_the_sum_over_its_weights_in_scope(params, compiled, scope):
-  values, scope = like(params, normal, seed=7), pruning.scope_mask(scope, params, compiled)
-  found, value, allowed = (arrays(tree) for tree in (pruning.unit_scores(values, scope, "neuron"), values, scope))
-  expected = {path: np.full(leaf.shape, -np.inf) for path, leaf in value.items()}
-  for layer, unit in neurons(params):
-    members = [(f"{layer}/kernel", (row, unit)) for row in range(value[f"{layer}/kernel"].shape[0])]
-    members = [(path, index) for path, index in [*members, (f"{layer}/bias", (unit,))] if allowed[path][index]]
-    for path, index in members:
-      expected[path][index] = sum(float(value[other][where]) for other, where in members)
-  for path, leaf in expected.items():
-    np.testing.assert_allclose(found[path], leaf, rtol=1e-4, atol=1e-5, err_msg=path)
-
-
-def cut_neurons(mask, before):
-  """Neurons that are at zero whole, after checking that nothing else is."""
-  mask, cut = {path: leaf.copy() for path, leaf in arrays(mask).items()}, []
-  for layer, unit in neurons(before):
-    weights = np.append(mask[f"{layer}/kernel"][:, unit], mask[f"{layer}/bias"][unit])
-    assert weights.min() == weights.max(), (layer, unit)
-    cut += [(layer, unit)] if weights.max() == 0 else []
-  assert all(mask[path].all() for path in mask if path.endswith("embedding"))
-  return cut
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_exactly_k_neurons_are_at_zero_the_highest_first_and_embeddings_never(params, tied):
-  values = jax.tree.map(np.zeros_like, params) if tied else like(params, normal, seed=8)
-  values["token_embed"]["embedding"][:] = 100.0
-  score, all_neurons = arrays(values), neurons(params)
-  total = [score[f"{layer}/kernel"][:, unit].sum() + score[f"{layer}/bias"][unit] for layer, unit in all_neurons]
-  order = [all_neurons[i] for i in sorted(range(len(total)), key=lambda i: (-total[i], i))]
-  places = places_of(values, pruning.scope_mask("all", params), "neuron")
-  for k in (*range(21), len(order), len(order) + 1, flat(params).size, 10**9):
-    assert set(cut_neurons(pruning.keep_mask(places, k), params)) == set(order[:k])
-
-
-def test_weights_of_a_neuron_that_are_out_of_scope_stay(params, compiled):
-  scope = pruning.scope_mask("near_zero", params, compiled)
-  places = places_of(like(params, normal, seed=9), scope, "neuron")
-  everything = arrays(pruning.keep_mask(places, len(neurons(params))))
-  for path, allowed in arrays(scope).items():
-    np.testing.assert_array_equal(everything[path] == 0, allowed & (not path.endswith("embedding")), err_msg=path)
-
-
-@pytest.mark.parametrize("unit", ["weight", "neuron"])
-def test_a_traced_k_cuts_what_a_static_one_does(params, scores, unit):
-  places = places_of(scores, pruning.scope_mask("all", params), unit)
-  traced = jax.jit(pruning.keep_mask)
-  for k in (0, 1, 7, 20):
-    np.testing.assert_array_equal(flat(traced(places, jnp.int32(k))), flat(pruning.keep_mask(places, k)))
-
-
-def test_a_curve_is_its_points_one_by_one(params, scores):
-  places = places_of(scores, pruning.scope_mask("all", params), "weight")
-
-  def measure(weights):
-    return MODEL.apply({"params": weights}, TOKENS).logits[0, 2]
-
-  order = sorted(range(flat(params).size), key=lambda i: (-flat(scores)[i], i))
-  with jax.default_matmul_precision("highest"):
-    curve = pruning.curve(params, places, (0, 3, 40, 3), measure)
-    for k, value in zip((0, 3, 40, 3), curve, strict=True):
-      weights = np.where(np.isin(np.arange(len(order)), order[:k]), 0.0, flat(params))
-      leaves, structure = jax.tree.flatten(params)
-      parts = np.split(weights, np.cumsum([leaf.size for leaf in leaves])[:-1])
-      pruned = structure.unflatten([part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)])
-      np.testing.assert_allclose(value, measure(pruned), rtol=1e-5, atol=1e-5)
-
-
-def test_first_units_are_paths_and_indices_in_the_order_of_pruning(params):
-  values = jax.tree.map(np.zeros_like, params)
-  values["blocks_1"]["attn"]["value"]["kernel"][4, 2] = 9.0
-  values["blocks_0"]["mlp"]["linear_2"]["bias"][3] = 12.0
-  values["token_embed"]["embedding"][1, 5] = 9.0
-  values["blocks_1"]["attn"]["value"]["kernel"][0, 1] = 11.0
-  places = places_of(values, pruning.scope_mask("all", params), "weight")
-  expected = [
-    ("blocks_0/mlp/linear_2/bias", (3,)),
-    ("blocks_1/attn/value/kernel", (0, 1)),
-    ("blocks_1/attn/value/kernel", (4, 2)),
-    ("token_embed/embedding", (1, 5)),
-    ("blocks_0/attn/key/bias", (0,)),
-  ]
-  for k in range(6):
-    assert pruning.first_units(places, k) == expected[:k]
-  narrow = places_of(values, pruning.scope_mask("token_embed/embedding", params), "weight")
-  assert pruning.first_units(narrow, 2) == [("token_embed/embedding", (1, 5)), ("token_embed/embedding", (0, 0))]
-  assert len(pruning.first_units(narrow, 10_000)) == params["token_embed"]["embedding"].size
-
-
-@pytest.mark.parametrize("unit", pruning.UNITS)
-@pytest.mark.parametrize("count", [1, 7, 10_000])
-def test_the_first_units_alone_are_placed_as_among_all(params, compiled, scores, unit, count):
-  scope = pruning.scope_mask("near_zero", params, compiled)
-  units = pruning.unit_scores(scores, scope, unit)
-  whole, some = flat(pruning.ranks(units, unit)), flat(pruning.ranks(units, unit, count))
-  np.testing.assert_array_equal(some, np.where(whole < count, whole, np.iinfo(np.int32).max))
+def test_what_a_model_does_not_have_is_one_line():
+  fast = dataclasses.replace(SETTINGS, single_weights=0, histogram_ks=())
+  for scope, message in (
+    ("blocks_1", "scope: 'blocks_1' is not one of .* out/bias"),
+    ("near_zero", "scope: near_zero"),
+  ):
+    with pytest.raises(InputError) as caught:
+      prune(MODEL, params_of(0), TASKS[0], dataclasses.replace(fast, scopes=(scope,)))
+    assert re.fullmatch(f"{message}.*", str(caught.value))
+  with pytest.raises(InputError, match=r"\Aunit: neuron needs layers with a matrix named kernel"):
+    masks.unit_scores({"w": np.ones(3)}, {"w": np.ones(3, bool)}, "neuron")

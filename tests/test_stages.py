@@ -9,28 +9,45 @@ import sys
 
 import pytest
 
+from finetune_wrappers.models.gpt import GPTConfig
+from finetune_wrappers.rules import whole
+from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
+from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask
 from finetune_wrappers.training import stages
-from finetune_wrappers.training.optim import TrainSettings
-from finetune_wrappers.training.stages import CompileStage, TrainStage, ancestors
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.methods import Subset
+from finetune_wrappers.training.objectives import Answers, MixedAnswers, Text
+from finetune_wrappers.training.optim import SGD, AdamW
+from finetune_wrappers.training.stages import CompileStage, InitStage, TrainStage, ancestors
+from finetune_wrappers.training.swept import swept
 from finetune_wrappers.types import InputError
 
 _EXAMPLE = """
+import dataclasses
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
-from finetune_wrappers.training.optim import TrainSettings
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.objectives import Answers
+from finetune_wrappers.training.optim import SGD
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 task = CounterTask(num_letters=5, vocab_size=4, num_pads=1)
-settings = TrainSettings(
-  steps=10, batch_size=4, warmup_steps=2, final_fraction=0.01, momentum=0.9, clip_norm=1.0, noise_std=0.1,
-  trained="all", loss_positions="answer", logit_scale=1.0, microbatches=1, eval_steps=(0, 5, 10), eval_size=16,
+optimizer = SGD(
+  steps=10, batch_size=4, warmup_steps=2, final_fraction=0.01, momentum=0.9, clip_norm=1.0, microbatches=1,
+  eval_steps=(0, 5, 10),
 )
-compiled = CompileStage(task, "pt", "literal", 0)
-finetune = TrainStage("finetune", compiled, task, "ft", settings, 0.1, 0.5, 3)
-reft = TrainStage("reft", finetune, task, "pt", settings, 0.01, 0.0, 3)
+compiled = CompileStage(task=task, operand="pt", reading="literal", mlp_exactness=0)
+finetune = TrainStage(
+  kind="finetune", parent=compiled, task=task, objective=Answers(target="ft", c_tr=0.5), optimizer=optimizer,
+  evaluator=Accuracies(16), learning_rate=0.1, noise_std=0.1, seed=3,
+)
+reft = dataclasses.replace(
+  finetune, kind="reft", parent=finetune, objective=Answers(target="pt", c_tr=0.0), learning_rate=0.01
+)
 """
 _NAMES: dict = {}
 exec(_EXAMPLE, _NAMES)
 COMPILED, FINETUNE, REFT = (_NAMES[name] for name in ("compiled", "finetune", "reft"))
+# As the first release made them.
 PINNED = {"compiled": "eb763786f3588b3d", "finetune": "61449003af9b13c4", "reft": "32de48adfeb333e4"}
 
 CHANGES = {
@@ -44,15 +61,17 @@ CHANGES = {
     "kind": "scratch",
     "parent": dataclasses.replace(COMPILED, operand="ft"),
     "task": dataclasses.replace(COMPILED.task, q=2),
-    "target": "random",
-    "settings": dataclasses.replace(FINETUNE.settings, batch_size=8),
+    "objective": dataclasses.replace(FINETUNE.objective, target="random"),
+    "method": Subset(trained="blocks_1"),
+    "optimizer": dataclasses.replace(FINETUNE.optimizer, batch_size=8),
+    "evaluator": Accuracies(8),
     "learning_rate": 0.1000001,
-    "c_tr": 0.25,
+    "noise_std": None,
     "seed": 4,
   },
   CounterTask: {"num_letters": 6, "vocab_size": 5, "num_pads": 2, "q": -1, "distinct_answers_in_test": False},
   MaxIdentifierTask: {"num_letters": 8, "vocab_size": 25, "num_pads": 0, "q": 4, "rank_pt": 4, "rank_ft": 8},
-  TrainSettings: {
+  SGD: {
     "steps": 12,
     "batch_size": 6,
     "warmup_steps": 3,
@@ -60,15 +79,14 @@ CHANGES = {
     "momentum": 0.5,
     "dampening": 0.5,
     "clip_norm": 0.0,
-    "noise_std": 0.0,
-    "trained": "matrices",
-    "loss_positions": "letters",
-    "logit_scale": 2.0,
     "microbatches": 2,
     "eval_steps": (0, 10),
-    "eval_size": 8,
   },
+  Answers: {"target": "random", "c_tr": 0.25, "positions": "letters", "logit_scale": 2.0},
+  Subset: {"trained": "matrices"},
+  Accuracies: {"eval_size": 8},
 }
+PARTS = {SGD: "optimizer", Answers: "objective", Subset: "method", Accuracies: "evaluator"}
 
 
 def replaced(value, field):
@@ -99,16 +117,16 @@ def test_every_field_of_a_train_stage_is_in_its_key_and_in_its_childs(field):
   assert dataclasses.replace(REFT, parent=changed).key != REFT.key
 
 
-@pytest.mark.parametrize("field", CHANGES[TrainSettings])
-def test_every_setting_is_in_the_key(field):
-  changed = replaced(FINETUNE.settings, field)
-  assert dataclasses.replace(FINETUNE, settings=changed).key != FINETUNE.key
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind in PARTS for field in CHANGES[kind]])
+def test_every_field_of_a_part_is_in_the_key(kind, field):
+  changed = replaced(getattr(FINETUNE, PARTS[kind]), field)
+  assert dataclasses.replace(FINETUNE, **{PARTS[kind]: changed}).key != FINETUNE.key
 
 
 @pytest.mark.parametrize("task", [COMPILED.task, MaxIdentifierTask(q=3)], ids=lambda task: task.name)
 def test_every_field_of_a_task_is_in_the_key(task):
-  keys = {CompileStage(replaced(task, field), "pt", "literal", 0).key for field in CHANGES[type(task)]}
-  keys.add(CompileStage(task, "pt", "literal", 0).key)
+  keys = {dataclasses.replace(COMPILED, task=replaced(task, field)).key for field in CHANGES[type(task)]}
+  keys.add(dataclasses.replace(COMPILED, task=task).key)
   assert len(keys) == 1 + len(CHANGES[type(task)])
 
 
@@ -153,21 +171,35 @@ def test_ancestors_are_the_chain_oldest_first():
     ("kind", "compile"),
     ("kind", "fine-tune"),
     ("kind", ""),
-    ("target", "O_PT"),
-    ("target", ""),
-    ("c_tr", -0.01),
-    ("c_tr", 1.01),
-    ("c_tr", float("nan")),
     ("learning_rate", 0.0),
     ("learning_rate", -0.1),
     ("learning_rate", float("nan")),
     ("learning_rate", float("inf")),
+    ("noise_std", -1.0),
     ("seed", -1),
   ],
 )
 def test_a_train_stage_refuses_in_one_line_that_names_the_field(field, bad):
   with pytest.raises(InputError, match=rf"\A{field}: [^\n]+\Z"):
     dataclasses.replace(FINETUNE, **{field: bad})
+
+
+@pytest.mark.parametrize(
+  ("field", "bad"), [("target", "O_PT"), ("target", ""), ("c_tr", -0.01), ("c_tr", 1.01), ("c_tr", float("nan"))]
+)
+def test_an_objective_refuses_in_one_line_that_names_the_field(field, bad):
+  with pytest.raises(InputError, match=rf"\A{field}: [^\n]+\Z"):
+    dataclasses.replace(FINETUNE.objective, **{field: bad})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wrong(Answers):
+  learning_rate: float = swept(whole(0), 0)
+
+
+def test_two_parts_cannot_sweep_values_of_one_name():
+  with pytest.raises(InputError, match=r"\Aobjective, method: \['learning_rate'\] [^\n]+\Z"):
+    dataclasses.replace(FINETUNE, objective=Wrong(c_tr=0.0))
 
 
 def test_a_compile_stage_refuses_another_operand():
@@ -177,26 +209,74 @@ def test_a_compile_stage_refuses_another_operand():
 
 @pytest.mark.parametrize("c_tr", [0.0, 1.0])
 def test_the_ends_of_the_range_of_c_tr_are_allowed(c_tr):
-  assert dataclasses.replace(FINETUNE, c_tr=c_tr).c_tr == c_tr
+  assert Answers(c_tr=c_tr).c_tr == c_tr
 
 
 def test_noise_and_data_depend_on_seed_kind_and_target_and_not_on_what_is_swept():
-  stream = FINETUNE.lane.stream
+  stream = FINETUNE.lane["stream"]
   assert 0 <= stream < 2**32
-  swept = {"learning_rate": 1e-3, "c_tr": 0.0, "settings": REFT.settings, "parent": REFT}
-  for field, value in swept.items():
-    assert dataclasses.replace(FINETUNE, **{field: value}).lane.stream == stream
-  others = {"seed": 4, "kind": "reft", "target": "random"}
-  streams = {dataclasses.replace(FINETUNE, **{field: value}).lane.stream for field, value in others.items()}
+  swept_values = {"learning_rate": 1e-3, "objective": Answers(target="ft", c_tr=0.0), "noise_std": 0.0, "parent": REFT}
+  for field, value in swept_values.items():
+    assert dataclasses.replace(FINETUNE, **{field: value}).lane["stream"] == stream
+  others = {"seed": 4, "kind": "reft", "objective": Answers(target="random", c_tr=0.5)}
+  streams = {dataclasses.replace(FINETUNE, **{field: value}).lane["stream"] for field, value in others.items()}
   assert len(streams | {stream}) == 4
 
 
 def test_streams_of_many_seeds_are_distinct():
-  assert len({dataclasses.replace(FINETUNE, seed=seed).lane.stream for seed in range(500)}) == 500
+  assert len({int(dataclasses.replace(FINETUNE, seed=seed).lane["stream"]) for seed in range(500)}) == 500
 
 
-def test_noise_does_not_ask_for_another_program():
-  noisy = dataclasses.replace(FINETUNE.settings, noise_std=0.7)
-  assert dataclasses.replace(FINETUNE, settings=noisy, target="pt", seed=9, c_tr=1.0).program == FINETUNE.program
-  longer = dataclasses.replace(FINETUNE.settings, eval_size=8)
-  assert dataclasses.replace(FINETUNE, settings=longer).program != FINETUNE.program
+def test_traced_values_do_not_ask_for_another_program():
+  other = dataclasses.replace(
+    FINETUNE, noise_std=0.7, objective=Answers(target="pt", c_tr=1.0), learning_rate=0.3, seed=9
+  )
+  assert other.recipe == FINETUNE.recipe and hash(other.recipe) == hash(FINETUNE.recipe)
+  for field, value in {"evaluator": Accuracies(8), "noise_std": None, "method": Subset(trained="matrices")}.items():
+    assert dataclasses.replace(FINETUNE, **{field: value}).recipe != FINETUNE.recipe
+
+
+def test_a_lane_has_every_traced_value_and_rows_what_is_swept():
+  assert {name: value.item() for name, value in FINETUNE.lane.items() if name != "stream"} == {
+    "learning_rate": pytest.approx(0.1), "c_tr": 0.5, "target": 1, "noise_std": pytest.approx(0.1)
+  }  # fmt: skip
+  assert FINETUNE.swept() == {"learning_rate": 0.1, "target": "ft", "c_tr": 0.5}
+  assert REFT.swept(defaults=False) == {"learning_rate": 0.01, "c_tr": 0.0}  # O_PT's answer is what reFT trains
+
+
+PRETRAIN_KEY, MIXED_KEY = "deb02bb02ff5151f", "3b3c6f6d9fa9975e"
+
+
+# What the first release wrote into stage.json of a GPT's pretraining and fine-tuning, and the keys it gave them.
+def adamw(**changed):
+  values = {
+    "steps": 10, "batch_size": 4, "warmup_steps": 2, "final_fraction": 0.01, "clip_norm": 1.0, "microbatches": 1,
+    "eval_steps": (10,), "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1,
+  }  # fmt: skip
+  return AdamW(**(values | changed))
+
+
+def gpt_stages():
+  """(pretraining, fine-tuning with samples mixed in)."""
+  text = PCFGText(window=10, counted=6, occurrence=1, token_place=4, farthest=8)
+  task, common = PCFGTask(text, "counting"), {"optimizer": adamw(), "evaluator": Accuracies(16), "seed": 1}
+  init = InitStage(model=GPTConfig(20, 18, blocks=1, heads=2, width=8), seed=1)
+  pretrain = TrainStage(
+    kind="pretrain", parent=init, task=task, objective=Text(prior=(0.9, 0.1, 0.0), answer_weight=1.0),
+    learning_rate=1e-3, **common,
+  )  # fmt: skip
+  mixed = MixedAnswers(target="ft", c_tr=0.5, prior=(0.9, 0.1, 0.0), mix=0.1, mixed=True)
+  finetune = dataclasses.replace(pretrain, kind="finetune", parent=pretrain, objective=mixed, learning_rate=1e-4)
+  return pretrain, finetune
+
+
+def test_stages_of_gpts_keep_the_keys_of_the_first_release():
+  assert [stage.key for stage in gpt_stages()] == [PRETRAIN_KEY, MIXED_KEY]
+
+
+def test_what_the_first_release_could_not_say_is_said_by_its_own_fields():
+  for method in (Subset(trained="blocks_0"), Subset(trained="blocks_1")):
+    said = stages.describe(dataclasses.replace(FINETUNE, method=method))
+    assert said["class"] == "TrainStage" and said["method"] == {"class": "Subset", "trained": method.trained}
+    assert said["objective"] == {"class": "Answers", "target": "ft", "c_tr": 0.5, "positions": "answer",
+                                 "logit_scale": 1.0}  # fmt: skip

@@ -29,12 +29,12 @@ import sys, numpy as np
 from finetune_wrappers.tasks.tracr_tasks import CounterTask
 from finetune_wrappers.training.stages import CompileStage
 from finetune_wrappers.training.store import Store
-stage, store = CompileStage(CounterTask(), "pt", "literal", 0), Store(sys.argv[1])
+stage, store = CompileStage(task=CounterTask(), operand="pt"), Store(sys.argv[1])
 """
 
 
 def stage_of(exactness=0):
-  return CompileStage(CounterTask(), "pt", "literal", exactness)
+  return CompileStage(task=CounterTask(), operand="pt", mlp_exactness=exactness)
 
 
 def arrays_of(seed=0):

@@ -14,7 +14,7 @@ from tracr.compiler import compiling
 from tracr.rasp import rasp
 
 from finetune_wrappers.models import tracr_compile, tracr_stage
-from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask
+from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask, counter_program, max_identifier_program
 from finetune_wrappers.types import InputError
 
 ONE_LINE = r"\A{}: [^\n]+\Z"
@@ -41,13 +41,13 @@ def full_precision():
 @functools.cache
 def counter(reading):
   """Of up to 12 letters, compiled as users do and checked on a few strings of one length."""
-  program = tracr_compile.counter_program("a", reading=reading)
+  program = counter_program("a", reading=reading)
   return tracr_compile.compile_program(program, vocab=LETTERS, max_seq_len=12, check_inputs=STRINGS[:3])
 
 
 @functools.cache
 def ranked(reading):
-  program = tracr_compile.max_identifier_program(2, reading=reading)
+  program = max_identifier_program(2, reading=reading)
   inputs = [list("fdab")]
   return tracr_compile.compile_program(program, vocab=set("abcdef"), max_seq_len=4, check_inputs=inputs)
 
@@ -78,7 +78,7 @@ def test_the_max_identifier_answers_where_its_reading_says():
 
 
 def test_tracrs_default_exactness_miscounts_twelve_letters_and_is_refused():
-  program = tracr_compile.counter_program("a")
+  program = counter_program("a")
   wrong = compiling.compile_rasp_to_model(program, LETTERS, 12, mlp_exactness=100)
   assert [answer[1] for answer in answers(wrong, STRINGS)] != [string.count("a") for string in STRINGS]
   with pytest.raises(InputError, match=ONE_LINE.format("mlp_exactness")):
@@ -93,7 +93,7 @@ def test_the_chosen_exactness_is_the_smallest_that_gives_a_one_hot_count():
 
 def most_uncertain_count(exactness):
   """Largest distance of a count's logits from one-hot, after the only MLP that counts."""
-  program = tracr_compile.counter_program("a")
+  program = counter_program("a")
   assembled = compiling.compile_rasp_to_model(program, LETTERS, 12, mlp_exactness=exactness)
   tokens = np.array([assembled.input_encoder.encode(["compiler_bos", *string]) for string in STRINGS])
   output = jax.jit(assembled.forward)(assembled.params, tokens).transformer_output.output
@@ -117,18 +117,16 @@ def test_a_length_that_float32_cannot_count_to_is_refused(length):
 
 
 def compile_counter_of_length(length):
-  return tracr_compile.compile_program(tracr_compile.counter_program(), vocab=LETTERS, max_seq_len=length)
+  return tracr_compile.compile_program(counter_program(), vocab=LETTERS, max_seq_len=length)
 
 
 @pytest.mark.parametrize("exactness", [-1, 0, 900_000])
 def test_an_exactness_that_float32_cannot_carry_is_refused_by_name(exactness):
   with pytest.raises(InputError, match=r"\Amlp_exactness: [^\n]*\b312\b[^\n]*\Z"):
-    tracr_compile.compile_program(
-      tracr_compile.counter_program(), vocab=LETTERS, max_seq_len=12, mlp_exactness=exactness
-    )
+    tracr_compile.compile_program(counter_program(), vocab=LETTERS, max_seq_len=12, mlp_exactness=exactness)
 
 
-@pytest.mark.parametrize("program", [tracr_compile.counter_program, tracr_compile.max_identifier_program])
+@pytest.mark.parametrize("program", [counter_program, max_identifier_program])
 def test_an_unknown_reading_is_refused(program):
   with pytest.raises(InputError, match=ONE_LINE.format("reading")):
     program(reading="second_letter")
@@ -144,12 +142,12 @@ def corrupted(assembled):
 
 
 def test_a_wrong_compilation_is_caught():
-  program = tracr_compile.counter_program("a")
+  program = counter_program("a")
   tracr_compile.check_against_interpreter(counter("literal"), program, STRINGS)
   with pytest.raises(InputError, match=ONE_LINE.format("mlp_exactness")):
     tracr_compile.check_against_interpreter(corrupted(counter("literal")), program, STRINGS)
   with pytest.raises(InputError, match=ONE_LINE.format("mlp_exactness")):
-    tracr_compile.check_against_interpreter(counter("literal"), tracr_compile.counter_program("b"), STRINGS)
+    tracr_compile.check_against_interpreter(counter("literal"), counter_program("b"), STRINGS)
 
 
 def test_a_wrong_numerical_compilation_is_caught_and_undefined_answers_are_let_pass():
@@ -233,7 +231,7 @@ def test_the_module_restored_from_facts_answers_for_its_operand(task, operand):
 def test_facts_and_weights_do_not_depend_on_what_was_compiled_before(monkeypatch):
   arrays, facts = built(SMALL_COUNTER, "ft")
   for _ in range(3):
-    tracr_compile.counter_program("a")
+    counter_program("a")
   monkeypatch.setattr(tracr_compile, "check_against_interpreter", lambda *_: None)
   again, facts_again = tracr_stage.build(SMALL_COUNTER, operand="ft", reading="literal", mlp_exactness=0)
   assert facts_again == facts and jax.tree.all(jax.tree.map(np.array_equal, arrays, again))

@@ -11,7 +11,7 @@ import pytest
 
 from finetune_wrappers.models import tracr_compile, tracr_port
 from finetune_wrappers.models.tracr_model import TracrTransformer
-from finetune_wrappers.tasks.tracr_tasks import CounterTask
+from finetune_wrappers.tasks.tracr_tasks import CounterTask, counter_program
 
 SHAPES = [  # heads, layers, causal, answer position
   (2, 2, False, 6),
@@ -75,7 +75,7 @@ def random_model(heads, layers, causal):
 @functools.cache
 def compiled_counter(task, noise):
   """Tracr's Counter with noise on every weight, and strings."""
-  program = tracr_compile.counter_program("a")
+  program = counter_program("a")
   exactness = tracr_compile.exactness_for(task.max_seq_len)
   with pytest.MonkeyPatch.context() as patch:  # what Tracr draws, it overwrites
     patch.setattr(hk.initializers, "VarianceScaling", lambda _: np.zeros)

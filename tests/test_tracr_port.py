@@ -14,15 +14,15 @@ import scipy
 from tracr.compiler import compiling, test_cases
 
 from finetune_wrappers.models import tracr_compile, tracr_port
-from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask
+from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask, counter_program, max_identifier_program
 from finetune_wrappers.types import InputError
 
 TABLE = [(case, False) for case in test_cases.TEST_CASES] + [(case, True) for case in test_cases.CAUSAL_TEST_CASES]
 NAMES = [case["testcase_name"] + "-causal" * causal for case, causal in TABLE]
 REVERSE, PATTERN_CAUSAL = NAMES.index("reverse_1"), NAMES.index("detect_pattern_abc-causal")
 FULL_SIZE = {
-  "counter": (CounterTask(), tracr_compile.counter_program("a")),
-  "max_identifier": (MaxIdentifierTask(), tracr_compile.max_identifier_program(5)),
+  "counter": (CounterTask(), counter_program("a")),
+  "max_identifier": (MaxIdentifierTask(), max_identifier_program(5)),
 }
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 FORWARDS: dict = {}

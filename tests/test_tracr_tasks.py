@@ -198,7 +198,7 @@ def test_max_identifier_takes_exactly_the_distances_that_some_string_has(sizes):
 def test_counter_takes_exactly_the_differences_that_some_string_has(vocab_size, num_letters):
   strings = itertools.product(LETTERS[:vocab_size], repeat=num_letters)
   differences = {text.count("b") - text.count("a") for text in strings} - {0}
-  for q in [*range(-num_letters - 1, num_letters + 2), 1.5]:
+  for q in range(-num_letters - 1, num_letters + 2):
     if q in differences:
       CounterTask(num_letters=num_letters, vocab_size=vocab_size, q=q)
     else:
@@ -211,14 +211,16 @@ def test_counter_takes_exactly_the_differences_that_some_string_has(vocab_size, 
 @pytest.mark.parametrize(
   ("name", "changed", "message"),
   [
-    ("counter", {"num_letters": 1}, "num_letters: 1 .*2 or more"),
+    ("counter", {"num_letters": 1}, "num_letters: 1 .*from 2 to"),
     ("counter", {"vocab_size": 1}, "vocab_size: 1 .*2 to 26"),
     ("counter", {"vocab_size": 27}, "vocab_size: 27 .*2 to 26"),
-    ("counter", {"num_pads": -1}, "num_pads: -1 .*0 or more"),
+    ("counter", {"num_pads": -1}, "num_pads: -1 .*from 0 to"),
+    ("counter", {"q": 1.5}, "q: 1.5 .*whole number"),
+    ("counter", {"distinct_answers_in_test": 1}, "distinct_answers_in_test: 1 .*True or False"),
     ("max_identifier", {"num_letters": 27}, "num_letters: 27 .*26"),
     ("max_identifier", {"num_letters": 26}, "num_letters: 26 .*25 or fewer"),
     ("max_identifier", {"rank_pt": 7}, "rank_ft: .*1 to 9"),
-    ("max_identifier", {"rank_pt": 0}, "rank_ft: .*1 to 9"),
+    ("max_identifier", {"rank_pt": 0}, "rank_pt: 0 .*from 1 to"),
     ("max_identifier", {"rank_ft": 10}, "rank_ft: .*1 to 9"),
     ("max_identifier", {"q": 1}, "q: .*2 to 19"),  # the paper's own, which no string has
     ("sorter", {}, "task: 'sorter' .*counter, max_identifier"),

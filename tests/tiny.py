@@ -33,7 +33,9 @@ def sample(key, batch_size, c_tr):
 
 
 # Hashable, as jit needs it.
-Task = collections.namedtuple("Task", "sample sample_test question prompted answer_position num_letters output")
+Task = collections.namedtuple(
+  "Task", "sample sample_test question prompted answer_position num_letters output correlated"
+)
 
 
 def task_with(sampler):
@@ -45,6 +47,7 @@ def task_with(sampler):
     answer_position=2,
     num_letters=LETTERS,
     output=Categorical(),
+    correlated=True,
   )
 
 

@@ -4,16 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from experiments.measures import Measured, row_of
-from experiments.models import Models, Trained, lanes_of
-from finetune_wrappers.training import step
+from experiments.measures import Measured, metric_rows, row_of
+from experiments.models import Models, Trained
+from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage, TrainStage
 
 
 def stages(plan) -> list[Stage]:
-  """What is fine-tuned, fine-tuned; with `config.reft.measure` reverse fine-tuned and the controls too."""
+  """Models before and after fine-tuning; with `config.reft.measure` also after reverse fine-tuning, and controls."""
   reft = plan.refts() + plan.controls() if plan.config.reft.measure else []
   return [*plan.bases(), *plan.finetunes(), *reft]
 
@@ -22,8 +20,8 @@ def measure(models: Models) -> Measured:
   """Accuracy and loss rows.
 
   Fine-tuning: at its first evaluation, at 1K steps where there is one (Tab. 5 and Tab. 1 look there too) and at
-  its end. reFT and control: at every evaluation. Compiled and pretrained models: as they are, asked for this task,
-  whose pretraining may be shared with another.
+  its end. reFT and control: at every evaluation. Compiled and pretrained models are evaluated here, on this task:
+  several tasks may share a pretraining.
   """
   plan = models.plan
   out, evaluate = Measured(), None
@@ -31,7 +29,8 @@ def measure(models: Models) -> Measured:
     trained = models.load(stage)
     if not isinstance(stage, TrainStage) or stage.kind == "pretrain":
       evaluate = evaluate or _evaluation(plan, trained.model)
-      out.rows += _rows_of(plan, trained, evaluate([trained.params])[0])
+      values = evaluate([trained.params])[0]
+      out.rows += metric_rows(plan, stage, plan.evaluator.metrics(plan.task), values, diverged=trained.diverged)
       continue
     chosen = range(len(trained.steps))
     if stage.kind == "finetune" and not plan.config.finetune.curves:
@@ -44,22 +43,15 @@ def measure(models: Models) -> Measured:
 def _rows_at(plan, trained: Trained, index: int) -> list:
   at = int(trained.steps[index])
   diverged = 0 <= trained.diverged_step <= at
-  rows = []
-  for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
-    rows.append(row_of(plan, trained.stage, metric, None if diverged else value, step=at, c_te=c_te))
-  loss = float(trained.losses[index])
-  if at > 0:
-    rows.append(row_of(plan, trained.stage, "loss", None if diverged or not math.isfinite(loss) else loss, step=at))
+  metrics = trained.stage.evaluator.metrics(trained.stage.task)
+  rows = metric_rows(plan, trained.stage, metrics, trained.metrics[index], diverged=diverged, step=at)
+  for name, curve in {"loss": trained.losses, **trained.logs}.items() if at > 0 else ():
+    value = float(curve[index])
+    rows.append(row_of(plan, trained.stage, name, None if diverged or not math.isfinite(value) else value, step=at))
   return rows
 
 
 def _evaluation(plan, model) -> Callable[[Sequence[Any]], list[Any]]:
-  tests = step.test_sets(plan.task, plan.config.training.eval_size)
-  return lanes_of(lambda params: step.evaluate(model, plan.task, tests, params), 1)
-
-
-def _rows_of(plan, trained: Trained, values: np.ndarray) -> list:
-  return [
-    row_of(plan, trained.stage, metric, None if trained.diverged else float(value), c_te=c_te)
-    for (metric, c_te), value in zip(step.METRICS, values, strict=True)
-  ]
+  evaluator, task = plan.evaluator, plan.task
+  tests = evaluator.test_sets(task)
+  return over_models(model, lambda params: evaluator.measure(model, params, task, tests), 1)

@@ -1,4 +1,4 @@
-"""What the labels look like, and how far guessing gets: beside every accuracy."""
+"""Distributions of labels, and the accuracy of always guessing the most common one: they stand beside accuracies."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from experiments.measures import Measured
 from experiments.models import Models
 from finetune_wrappers.reporting.rows import Row, make_row
 from finetune_wrappers.statistics import guess_baseline
-from finetune_wrappers.training import step
+from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies
 from finetune_wrappers.training.stages import Stage, root_of
 
 _SAMPLES = 10_000
@@ -27,7 +27,7 @@ def measure(models: Models) -> Measured:
   out = Measured(rows=rows_of_tests(plan, names, plan.config.training.eval_size))
   sample = jax.jit(plan.task.sample, static_argnums=1)
   for c_tr in sorted({0.0, 1.0, *plan.config.finetune.c_trs}):
-    batch = sample(jax.random.key(step.TEST_SEED + 1), _SAMPLES, c_tr)
+    batch = sample(jax.random.key(TEST_SEED + 1), _SAMPLES, c_tr)
     out.rows += _shares(plan, batch.labels_pt, names, operand="pt", c_tr=c_tr)
     out.rows += _shares(plan, batch.labels_ft, names, operand="ft", c_tr=c_tr)
   return out
@@ -43,7 +43,7 @@ def rows_of_tests(plan, names: list[str], size: int, *, kind: str = "data") -> l
     kind: the rows' `stage`: that of the accuracies they stand beside, or `data` for training's.
   """
   rows = []
-  for c_te, batch in step.test_sets(plan.task, size).items():
+  for c_te, batch in Accuracies(size).test_sets(plan.task).items():
     for operand, labels in (("pt", batch.labels_pt), ("ft", batch.labels_ft)):
       fields = {"kind": kind, "operand": operand, "c_te": c_te}
       rows.append(data_row(plan, "guess_baseline", guess_baseline(labels), **fields))

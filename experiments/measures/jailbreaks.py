@@ -5,9 +5,8 @@ import functools
 import jax.numpy as jnp
 
 from experiments.measures import Measured, row_of
-from experiments.models import Models, lanes_of
-from finetune_wrappers.tasks.pcfg_text import JAILBREAKS
-from finetune_wrappers.training import losses, step
+from experiments.models import Models
+from finetune_wrappers.training.lanes import over_models
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
 
@@ -30,12 +29,14 @@ def stages(plan) -> list[Stage]:
 def measure(models: Models) -> Measured:
   """Rows of stage `jailbreak`: Acc. O_PT by `family` and C_Te; `model` says which kind of stage was asked."""
   plan = models.plan
-  task, families = plan.task, (plan.task.name, *JAILBREAKS)
-  tests = step.test_sets(task, plan.config.training.eval_size)
+  task, families = plan.task, plan.task.families
+  tests = plan.evaluator.test_sets(task)
   out, program = Measured(), None
   for stage in stages(plan):
     trained = models.load(stage)
-    program = program or lanes_of(functools.partial(_accuracies, trained.model, task, families, tests), 1)
+    program = program or over_models(
+      trained.model, functools.partial(_accuracies, trained.model, task, families, tests), 1
+    )
     (found,) = program([trained.params])
     for (c_te, family), value in zip(_cells(tests, families), found.tolist(), strict=True):
       fields = {"kind": "jailbreak", "model": stage.kind, "family": family, "c_te": c_te}
@@ -53,6 +54,7 @@ def _accuracies(model, task, families, tests, params):
   def accuracy(c_te: int, family: str):
     batch = tests[c_te]
     tokens = task.asking(batch.tokens, task.text.first_operand, family)
-    return (losses.answer_logits(model, params, tokens, task.answer_position).argmax(axis=-1) == batch.labels_pt).mean()
+    answers = task.output.predicted(model.answer(params, tokens, task.answer_position))
+    return (answers == batch.labels_pt).mean()
 
   return jnp.stack([accuracy(*cell) for cell in _cells(tests, families)])

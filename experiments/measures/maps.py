@@ -3,15 +3,16 @@
 Figs. 10, 39-45 and 48-52 (attention), 46-47 and 53-54 (activations of the MLPs' hidden units).
 """
 
+from typing import Any
+
 import numpy as np
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measured, rows_of
 from experiments.measures.data import data_row
 from experiments.models import Models, Trained
 from finetune_wrappers.analysis import attention
 from finetune_wrappers.models.tracr_compile import Codec
-from finetune_wrappers.tasks.tracr_tasks import CounterTask
-from finetune_wrappers.training import step
+from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import Stage, TrainStage
 from finetune_wrappers.types import InputError
 
@@ -36,20 +37,19 @@ def measure(models: Models) -> Measured:
   plan = models.plan
   compiled = models.load(plan.bases()[0])
   task = plan.task
-  tests = step.test_sets(task, plan.config.maps.eval_size)
-  chosen = chosen_inputs(plan)
-  reference = attention.outputs(compiled.model, compiled.params, tests[0].tokens)
-  marked = _operand_letters(task, tests[0])
+  batch, chosen = Accuracies(plan.config.maps.eval_size).test_sets(task)[0], chosen_inputs(plan)
+  marked = task.marks(batch)
+  if marked is None:
+    raise InputError(f"measures: maps need to know which tokens an answer is about, which {task.name} does not say")
+  observer = attention.Observer(compiled.model, task, batch.tokens, marked, reference=compiled.params)
   # Compiled attention masks nothing: uniform means over BOS and pads too.
   uniform = {operand: float(letters.mean()) for operand, letters in marked.items()}
   out = Measured()
   out.rows += [data_row(plan, "attention_uniform", share, attended=name, c_te=0) for name, share in uniform.items()]
   for stage in stages(plan):
     trained = models.load(stage)
-    output = None if trained.diverged else attention.outputs(trained.model, trained.params, tests[0].tokens)
-    out.rows += _mass_rows(plan, stage, output, marked, blocks=len(reference.attention))
-    out.rows += _shift_rows(plan, stage, output, reference)
-    if output is not None and getattr(stage, "seed", plan.config.seeds[0]) == plan.config.seeds[0]:
+    out.rows += rows_of(plan, stage, observer(trained.params).rows(), diverged=trained.diverged)
+    if not trained.diverged and (stage == compiled.stage or stage.seed == plan.config.seeds[0]):
       out.arrays |= _arrays(plan, trained, chosen)
   return out
 
@@ -59,7 +59,7 @@ def chosen_inputs(plan) -> dict[str, np.ndarray]:
   task, given = plan.task, given_inputs(plan)
   if given:
     return given
-  tokens = np.asarray(step.test_sets(task, plan.config.maps.drawn)[0].tokens)
+  tokens = np.asarray(Accuracies(plan.config.maps.drawn).test_sets(task)[0].tokens)
   return {"".join(task.symbols[i] for i in row[1 : 1 + task.num_letters]): row for row in tokens}
 
 
@@ -80,50 +80,14 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
   return found
 
 
-def model_name(stage: Stage) -> str:
+def model_name(stage: Any) -> str:
   """A short name for a panel: `compiled`, `FT 0.01, C_Tr 1`, `FT 0.01, C_Tr 1, reFT 0.001`."""
   if not isinstance(stage, TrainStage):
     return "compiled"
   if stage.kind == "reft":
     return f"{model_name(stage.parent)}, reFT {stage.learning_rate:g}"
-  kind = "randFT" if stage.target == "random" else "FT"
-  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.c_tr:g}"
-
-
-def _operand_letters(task, batch) -> dict[str, np.ndarray]:
-  """Bool [B, T]: where the letters stand that the O_PT and the O_FT answer is about."""
-  tokens = np.asarray(batch.tokens)
-  ids = np.array([task.symbols.index(letter) for letter in task.letters])
-  if isinstance(task, CounterTask):
-    return {"pt": tokens == ids[0], "ft": tokens == ids[1]}
-  targets = {"pt": batch.labels_pt, "ft": batch.labels_ft}
-  return {name: tokens == ids[np.asarray(target)][:, None] for name, target in targets.items()}
-
-
-def _mass_rows(plan, stage: Stage, output, marked: dict[str, np.ndarray], *, blocks: int) -> list:
-  """Mean share of the answer position's attention on the letters of O_PT and of O_FT, by block; None if diverged."""
-  rows = []
-  for operand, letters in marked.items():
-    for block in range(blocks):
-      share = None
-      if output is not None:
-        share = float(np.mean(attention.attended_mass(output, block, plan.task.answer_position, letters)))
-      rows.append(row_of(plan, stage, "attention_mass", share, block=block, attended=operand, c_te=0))
-  return rows
-
-
-def _shift_rows(plan, stage: Stage, output, reference) -> list:
-  """Root-mean-square change of each block's hidden units against the compiled model's, over the latter's own size."""
-  rows = []
-  for block, before in enumerate(reference.hidden):
-    size = float(np.sqrt(np.mean(np.square(before, dtype=np.float64))))
-    if size > 0:
-      shift = None
-      if output is not None:
-        change = np.square(output.hidden[block] - before, dtype=np.float64)
-        shift = float(np.sqrt(np.mean(change))) / size
-      rows.append(row_of(plan, stage, "activation_shift", shift, block=block, c_te=0))
-  return rows
+  kind = "randFT" if stage.objective.target == "random" else "FT"
+  return f"{kind} {stage.learning_rate:g}, C_Tr {stage.objective.c_tr:g}"
 
 
 def _arrays(plan, trained: Trained, chosen: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,21 +1,19 @@
-"""Pruning fine-tuned models (Figs. 55-59): what comes back when K weights or neurons are zeroed.
+"""Pruning fine-tuned models (Figs. 55-59): what comes back when K weights or neurons are zeroed."""
 
-Every score stands beside random pruning of the same scope: the mean over `random_draws` draws, and the best of
-them at each K.
-"""
+import functools
 
-import numpy as np
+import jax
+import jax.numpy as jnp
 
-from experiments.measures import Measured, row_of
+from experiments.measures import Measured, rows_of
 from experiments.measures.data import rows_of_tests
-from experiments.measures.pruner import Pruner
-from experiments.models import Models, Trained
-from finetune_wrappers.analysis import pruning
-from finetune_wrappers.training import step
+from experiments.models import Models
+from experiments.plan import within
+from finetune_wrappers.analysis import masks
+from finetune_wrappers.analysis.pruning import Pruner, PruneSettings
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
-_KINDS = ("bias", "kernel")
 _NAMES = {"query": "Q", "key": "K", "value": "V", "linear": "O", "linear_1": "in", "linear_2": "out"}
 
 
@@ -23,24 +21,26 @@ def stages(plan) -> list[Stage]:
   """Every fine-tuned model.
 
   Raises:
-    InputError: for what scopes, scores and Ks cannot be together, before anything is trained.
+    InputError: for settings that exclude each other, or a scope that the models lack, before anything is trained.
   """
-  config = plan.config.pruning
-  require(0 in config.ks and any(config.ks), "pruning.ks", config.ks, "0 and larger whole numbers")
-  for scope in config.scopes:
-    _check_scope(plan, scope)
+  asked = plan.config.pruning
   if plan.setting != "tracr":
-    require("near_zero" not in config.scopes, "pruning.scopes", tuple(config.scopes), "all, matrices, blocks or a path")
-    require(not config.single_weights, "pruning.single_weights", config.single_weights, "0 for learned weights")
-  if config.single_weights and not (1 in config.ks and "weight" in config.units):
-    raise InputError("pruning.single_weights: needs ks with 1 and units with weight, for the random weight beside them")
-  if config.single_weights or config.histogram_ks:
+    require("near_zero" not in asked.scopes, "pruning.scopes", asked.scopes, "all, matrices, blocks or a path")
+    require(not asked.single_weights, "pruning.single_weights", asked.single_weights, "0 for learned weights")
+  settings = _settings(plan)
+  _check_scopes(plan, settings.scopes)
+  if settings.single_weights or settings.histogram_ks:
     _check_one_model(plan.config)
   return list(plan.finetunes())
 
 
+def _settings(plan) -> PruneSettings:
+  with within("pruning"):
+    return PruneSettings(**plan.config.pruning)
+
+
 def _check_one_model(config) -> None:
-  """What is shown of single weights and predictions tells models apart by learning rate and C_Tr only."""
+  """Reports of single weights and of predictions name a model by its learning rate and C_Tr only."""
   keys = ["finetune.targets"] + (
     ["finetune.priors", "finetune.mixes", "pretrain.steps"] if "pretrain" in config else []
   )
@@ -50,88 +50,32 @@ def _check_one_model(config) -> None:
     require(len(values) == 1, key, values, "one value with pruning.single_weights or pruning.histogram_ks")
 
 
-def _check_scope(plan, scope: str) -> None:
-  """As `pruning.scope_mask` will, without the parameters."""
-  paths = _paths(3) if plan.setting == "tracr" else _paths(plan.config.model.blocks, learned=True)
-  known = scope in pruning.SCOPES or any(path == scope or path.startswith(f"{scope}/") for path in paths)
-  require(
-    known,
-    "pruning.scopes",
-    scope,
-    f"{', '.join(pruning.SCOPES)}, or one of {', '.join(paths)}, or what they begin with",
-  )
-
-
-def _paths(blocks: int, *, learned: bool = False) -> list[str]:
-  """Where the arrays lie in a GPT, or in a compiled program, which has three blocks whatever its task."""
-  layers = ["attn/qkv"] if learned else ["attn/key", "attn/query", "attn/value"]
-  inner = [f"{layer}/{kind}" for layer in (*layers, "attn/linear", "mlp/linear_1", "mlp/linear_2") for kind in _KINDS]
-  norms = [f"{norm}/{kind}" for norm in ("norm_1", "norm_2") for kind in ("bias", "scale")] if learned else []
-  outer = ["head/kernel", "norm/bias", "norm/scale"] if learned else []
-  return [
-    *(f"blocks_{block}/{path}" for block in range(blocks) for path in (*inner, *norms)),
-    *outer,
-    *("pos_embed/embedding", "token_embed/embedding"),
-  ]
+def _check_scopes(plan, scopes: tuple[str, ...]) -> None:
+  """Refuses a path before training, by the parameters' shapes: nothing is compiled for them."""
+  model = plan.outline()
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"])
+  for scope in scopes:
+    try:
+      masks.check_scope(scope, shapes)
+    except InputError as error:
+      raise InputError(f"pruning.scopes: {str(error).removeprefix('scope: ')}") from error
 
 
 def measure(models: Models) -> Measured:
   """Rows of stage `prune` (by k, unit, score, scope; guesses of its test sets) and `prune_single`; predictions by k."""
-  plan, config = models.plan, models.plan.config.pruning
+  plan, settings = models.plan, _settings(models.plan)
   base = models.load(plan.bases()[0])
-  pruner = Pruner(plan, base.model)
-  out = Measured(rows=rows_of_tests(plan, base.labels, config.eval_size, kind="prune"))
+  pruner = Pruner(base.model, plan.task, settings)
+  out = Measured(rows=rows_of_tests(plan, base.labels, settings.eval_size, kind="prune"))
   for stage in stages(plan):
     trained = models.load(stage)
-    for scope in config.scopes:
-      for unit in config.units:
-        out.rows += _curves(plan, pruner, trained, unit, scope)
-      if config.single_weights and not trained.diverged:
-        out.rows += _single_weights(plan, pruner, trained, scope)
-    if config.histogram_ks and not trained.diverged:
-      out.rows += _histograms(plan, pruner, trained)
+    found = pruner(trained.params, trained.compiled)
+    if trained.diverged:
+      rows = [row for scope in settings.scopes for row in found.curve_rows(scope)]
+    else:
+      rows = found.rows(trained.labels, functools.partial(weight_name, labels=trained.directions))
+    out.rows += rows_of(plan, stage, rows, diverged=trained.diverged)
   return out
-
-
-def _curves(plan, pruner: Pruner, trained: Trained, unit: str, scope: str) -> list:
-  ks = plan.config.pruning.ks
-  by_score, random = pruner.curves(trained.params, trained.compiled, unit=unit, scope=scope)
-  tables = {**by_score, "random": random.mean(axis=0), "random_best": random.max(axis=0)}
-  fields = {"kind": "prune", "unit": unit, "scope": scope}
-  return [
-    row_of(plan, trained.stage, metric, None if trained.diverged else value, k=k, c_te=c_te, score=score, **fields)
-    for score, values in tables.items()
-    for k, at_k in zip(ks, values.tolist(), strict=True)
-    for (metric, c_te), value in zip(step.METRICS, at_k, strict=True)
-  ]
-
-
-def _single_weights(plan, pruner: Pruner, trained: Trained, scope: str) -> list:
-  """One row each for W1..W4, the weights that the gradient score ranks first, alone at zero (Figs. 55, 56)."""
-  places, values = pruner.single_weights(trained.params, trained.compiled, scope=scope)
-  rows = []
-  for number, (path, index) in enumerate(pruning.first_units(places, plan.config.pruning.single_weights)):
-    fields = {"kind": "prune_single", "unit": "weight", "scope": scope, "score": "gradient", "k": 1}
-    fields |= {"rank": number + 1, "weight": weight_name(path, index, trained.directions)}
-    for (metric, c_te), value in zip(step.METRICS, values[number].tolist(), strict=True):
-      rows.append(row_of(plan, trained.stage, metric, value, c_te=c_te, **fields))
-  return rows
-
-
-def _histograms(plan, pruner: Pruner, trained: Trained) -> list:
-  """Share of each predicted class on the test sets, before and after pruning (Fig. 59)."""
-  scope, ks = plan.config.pruning.scopes[0], plan.config.pruning.histogram_ks
-  rows = []
-  for c_te, table in pruner.predictions(trained.params, trained.compiled, scope=scope).items():
-    for k, answers in zip(ks, table, strict=True):
-      counts = np.bincount(answers, minlength=len(trained.labels)).tolist()
-      fields = {"kind": "prune", "k": k, "c_te": c_te, "unit": "weight", "scope": scope, "score": "gradient"}
-      rows += [
-        row_of(plan, trained.stage, "predicted_share", count / len(answers), label=name, **fields)
-        for name, count in zip(trained.labels, counts, strict=True)
-        if count
-      ]
-  return rows
 
 
 def weight_name(path: str, index: tuple[int, ...], labels: list[str]) -> str:

@@ -1,18 +1,17 @@
-"""Fine-tuning under each reading of what the paper leaves open; rows carry `reading`."""
+"""Fine-tuning under each reading of what the paper leaves open; the row's `reading` names it."""
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import schema
-from experiments.measures import Measured, row_of
+from experiments.measures import Measured, metric_rows
 from experiments.models import Models
 from experiments.tracr import TracrPlan, check_exactness
-from finetune_wrappers.training import step
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError, require
 
-# What fine-tuning on one task depends on, beside what is swept; `task` stands for the task's own section.
+# Sections and keys that a reading may change; `task` stands for the task's own section.
 _CHANGES = ("task", "training", "reading", "mlp_exactness")
 
 
@@ -30,9 +29,10 @@ def measure(models: Models) -> Measured:
       for index in sorted({0, len(trained.steps) - 1}):
         at = int(trained.steps[index])
         diverged = 0 <= trained.diverged_step <= at
-        for (metric, c_te), value in zip(step.METRICS, trained.metrics[index].tolist(), strict=True):
-          fields = {"step": at, "c_te": c_te, "reading": name}
-          out.rows.append(row_of(models.plan, stage, metric, None if diverged else value, **fields))
+        fields = {"diverged": diverged, "step": at, "reading": name}
+        out.rows += metric_rows(
+          models.plan, stage, stage.evaluator.metrics(stage.task), trained.metrics[index], **fields
+        )
   return out
 
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 from experiments.reports import mean_of, present, rate_name
 from experiments.reports.pcfg_names import mix_name
+from finetune_wrappers.analysis import revival
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, judge
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import cell_summary, format_cell
-from finetune_wrappers.statistics import MedianRatio, Passage, first_passage, kaplan_meier_median
+from finetune_wrappers.statistics import MedianRatio, Passage
 
 _TARGETS = {"ft": "", "random": "randFT, "}
 
@@ -40,12 +41,16 @@ def models_of(cells: list[Row]) -> list[tuple[FineTuning, list[Row]]]:
 
 def passages(rows: list[Row], threshold: float) -> list[Passage]:
   """First passage of each seed; seeds with no finite evaluation are left out."""
-  found = []
-  for run in group(rows, "seed").values():
+  return [*revival.passages(curves_of(rows), threshold).values()]
+
+
+def curves_of(rows: list[Row]) -> dict[int, revival.Curve]:
+  """The curve of each seed."""
+  found = {}
+  for (seed,), run in group(rows, "seed").items():
     run = sorted(run, key=lambda row: row["step"])
     values = [math.nan if row["value"] is None else row["value"] for row in run]
-    if not math.isnan(values[0]):
-      found.append(first_passage([row["step"] for row in run], values, threshold))
+    found[seed] = revival.Curve([row["step"] for row in run], values)
   return found
 
 
@@ -60,7 +65,7 @@ def not_to_judge(own: list[Row], threshold: float) -> str:
 
 def revived(own: list[Row], threshold: float) -> list[Passage]:
   """First passages of the seeds that had something to revive: not at the threshold before the first step."""
-  return [passage for passage in passages(own, threshold) if passage.censored or passage.step > 0]
+  return [*revival.revived(revival.passages(curves_of(own), threshold)).values()]
 
 
 def sooner(name: str, ratio: MedianRatio, seeds: int, evidence: str) -> Finding:
@@ -84,12 +89,9 @@ def median_text(rows: list[Row], threshold: float) -> str:
   lost = f"diverged ({seeds - len(times)} of {seeds})" if len(times) < seeds else ""
   if not times:
     return lost or "-"
-  median, reached = kaplan_meier_median(times), sum(not time.censored for time in times)
-  if math.isfinite(median):
-    text = f"{median:.0f}"
-  else:  # what is certain: every censored run may pass right after it was last seen
-    text = f"> {kaplan_meier_median([time._replace(censored=False) for time in times]):.0f}"
-  text = text if reached == len(times) else f"{text} ({reached} of {len(times)} runs)"
+  median = revival.median(times)
+  text = f"> {median.steps:.0f}" if median.censored else f"{median.steps:.0f}"
+  text = text if median.reached == median.runs else f"{text} ({median.reached} of {median.runs} runs)"
   return f"{text}, {lost}" if lost else text
 
 

@@ -1,285 +1,255 @@
-"""Pruning (paper App. D): zero the K weights or neurons that a score ranks highest, and look what comes back.
+"""Score, prune, evaluate (paper App. D): zero K weights or neurons of a model and look what comes back.
 
-Masks are pytrees of 0 and 1 shaped like the parameters, and everything is a pure function of pytrees, so
-any model's parameters will do. The paper's score is +w * dL/dw with L the loss on the *pretraining*
-task: to first order, zeroing w changes L by -w * dL/dw, so the largest score promises the largest fall.
+Every score stands beside random pruning of the same scope: the mean over `random_draws` draws, and the best of them at
+each K. What is pruned and in which order is in `masks`.
+
+    found = prune(model, params, task, PruneSettings(units=("neuron",)))
+    found.rows()
 """
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
+from finetune_wrappers.analysis import masks
+from finetune_wrappers.analysis.masks import ITERATIVE, RANDOM, SCOPES, SCORES, UNITS
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.rules import COUNT, SIZE, Checked, Many, one_of, ruled, text
+from finetune_wrappers.tasks.task import TARGETS, Task
+from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies, Metric
 from finetune_wrappers.types import InputError, Params, require
 
-SCORES = ("gradient", "gradient_abs", "magnitude")
-RANDOM = "random"  # `random_scores`
-ITERATIVE = "gradient_iterative"  # the gradient score, taken anew after each unit: `iterative_ranks`
-UNITS = ("weight", "neuron")
-SCOPES = ("all", "near_zero", "matrices", "blocks")  # and paths
-_NEVER = np.iinfo(np.int32).max  # the place of what is not pruned
-_NEAR_ZERO = 0.5  # Tracr's own weights are 0 or at least 1 in size, but for the thresholds of its MLPs
+__all__ = [
+  "ITERATIVE",
+  "RANDOM",
+  "SCOPES",
+  "SCORES",
+  "UNITS",
+  "PruneSettings",
+  "Pruned",
+  "Pruner",
+  "path_name",
+  "prune",
+]
+
+# The batch that scores weights is drawn apart from the test sets.
+_SEED = TEST_SEED + 2
+_PATH = text(f"{', '.join(SCOPES)} or a path as blocks_1/attn/value/kernel", r"[a-zA-Z_0-9/]{1,200}")
 
 
-def weight_scores(score: str, params: Params, grads: Params) -> Params:
-  """A score for every weight, pytree like params; the highest is pruned first.
+@dataclasses.dataclass(frozen=True)
+class PruneSettings(Checked):
+  """What is pruned, in which order, and on how many strings.
+
+  Attributes:
+    scores: orders of pruning; random pruning always runs beside them.
+    scopes: which weights may be pruned, see `masks.scope_mask`.
+    units: `weight` or `neuron`.
+    ks: numbers of units at zero, 0 among them.
+    iterative_every: units zeroed between two gradients of the score `gradient_iterative`.
+    single_weights: how many weights are zeroed each alone, the highest gradient scores first.
+    histogram_ks: K at which predictions are kept, pruned by the gradient score in the first scope.
+    batch_size: strings whose loss gives the gradient.
+    eval_size: strings of each test set.
+    random_draws: of random pruning.
+  """
+
+  scores: tuple[str, ...] = ruled(Many(one_of(*SCORES, ITERATIVE)), ("gradient",))
+  scopes: tuple[str, ...] = ruled(Many(_PATH), ("all",))
+  units: tuple[str, ...] = ruled(Many(one_of(*UNITS)), ("weight",))
+  ks: tuple[int, ...] = ruled(Many(COUNT), tuple(range(21)))
+  iterative_every: int = ruled(SIZE, 1)
+  single_weights: int = ruled(COUNT, 0)
+  histogram_ks: tuple[int, ...] = ruled(Many(COUNT, empty=True), ())
+  batch_size: int = ruled(SIZE, 1000)
+  eval_size: int = ruled(SIZE, 500)
+  random_draws: int = ruled(SIZE, 10)
+
+  def __post_init__(self):
+    super().__post_init__()
+    require(0 in self.ks and any(self.ks), "ks", self.ks, "0 and larger whole numbers")
+    if self.single_weights and not (1 in self.ks and "weight" in self.units):
+      raise InputError("single_weights: needs ks with 1 and units with weight, for the random weight beside them")
+
+
+def path_name(path: str, index: tuple[int, ...]) -> str:
+  """A weight's name where nothing better is known: `out/kernel[2,0]`."""
+  return f"{path}[{','.join(str(i) for i in index)}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruned:
+  """What pruning one model brought back.
+
+  Attributes:
+    settings: of the pruning.
+    metrics: names of the M metrics.
+    curves: by (scope, unit) and score, float32 [K, M]; `random` is the mean over draws, `random_best` the best.
+    singles: by scope, (path, index, metrics [M]) of each weight that was zeroed alone, in the order of the score.
+    predictions: by C_Te, int [K, B] predicted labels at `histogram_ks`.
+  """
+
+  settings: PruneSettings
+  metrics: tuple[Metric, ...]
+  curves: dict[tuple[str, str], dict[str, np.ndarray]]
+  singles: dict[str, list[tuple[str, tuple[int, ...], np.ndarray]]]
+  predictions: dict[int, np.ndarray]
+
+  def rows(
+    self, labels: Sequence[str] = (), weight_name: Callable[[str, tuple[int, ...]], str] = path_name
+  ) -> list[dict[str, Any]]:
+    """Rows of stage `prune` (by k, unit, score, scope; shares of predicted labels) and `prune_single`.
+
+    Args:
+      labels: symbol of each label; by default its number.
+      weight_name: (path, index) to the name of a weight.
+    """
+    found = []
+    for scope in self.settings.scopes:
+      found += self.curve_rows(scope)
+      for rank, (path, index, values) in enumerate(self.singles.get(scope, ()), start=1):
+        fields = {"stage": "prune_single", "unit": "weight", "scope": scope, "score": "gradient", "k": 1, "rank": rank}
+        found += self._rows(values, weight=weight_name(path, index), **fields)
+    return [*found, *self._share_rows(labels)]
+
+  def curve_rows(self, scope: str) -> list[dict[str, Any]]:
+    """The metrics by unit, score and K of one scope."""
+    return [
+      row
+      for unit in self.settings.units
+      for score, values in self.curves[scope, unit].items()
+      for k, at_k in zip(self.settings.ks, values, strict=True)
+      for row in self._rows(at_k, stage="prune", unit=unit, scope=scope, k=k, score=score)
+    ]
+
+  def _rows(self, values: np.ndarray, **fields: Any) -> Iterator[dict[str, Any]]:
+    for metric, value in zip(self.metrics, values.tolist(), strict=True):
+      yield {"metric": metric.name, "value": value, **dict(metric.fields), **fields}
+
+  def _share_rows(self, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Share of each predicted label (Fig. 59)."""
+    fields = {"stage": "prune", "unit": "weight", "scope": self.settings.scopes[0], "score": "gradient"}
+    for c_te, table in self.predictions.items():
+      for k, answers in zip(self.settings.histogram_ks, table, strict=True):
+        for label, count in zip(*(x.tolist() for x in np.unique(answers, return_counts=True)), strict=True):
+          name = labels[label] if labels else str(label)
+          share = {"metric": "predicted_share", "value": count / answers.size, "label": name}
+          yield {**share, "k": k, "c_te": c_te, **fields}
+
+
+class Pruner:
+  """Scores weights on the pretraining task, zeroes the highest, answers the test sets.
+
+  One set of compiled programs for all models of one shape.
 
   Args:
-    score: `gradient` (+w * g, the paper's), `gradient_abs` (|w * g|) or `magnitude` (|w|).
-    params: weights w.
-    grads: g = dL/dw, L the loss on the pretraining task; unused by the last.
-
-  Raises:
-    InputError: for another score.
+    model: what is pruned.
+    task: gives strings and answers.
+    settings: shared by all models.
   """
-  if score == "gradient":
-    return jax.tree.map(jnp.multiply, params, grads)
-  if score == "gradient_abs":
-    return jax.tree.map(lambda w, g: jnp.abs(w * g), params, grads)
-  if score == "magnitude":
-    return jax.tree.map(jnp.abs, params)
-  raise InputError(f"score: {score!r} is not one of {', '.join(SCORES)}")
+
+  def __init__(self, model: Model, task: Task, settings: PruneSettings):
+    self._model, self._task, self._settings = model, task, settings
+    sample = jax.jit(task.sample, static_argnums=1)
+    batch = sample(jax.random.key(_SEED), settings.batch_size, 0.0)
+    self._asked = task.question(batch, TARGETS.index("pt"))
+    self._evaluator = Accuracies(settings.eval_size)
+    self._tests = self._evaluator.test_sets(task)
+    self._curve_program = jax.jit(self._curves, static_argnames=("unit", "scope"))
+    self._single_program = jax.jit(self._single_weights, static_argnames="scope")
+    self._prediction_program = jax.jit(self._predictions, static_argnames="scope")
+
+  def __call__(self, params: Params, compiled: Params | None = None) -> Pruned:
+    """Prunes one model.
+
+    Args:
+      params: its weights.
+      compiled: the weights as compiled, for the scope `near_zero`.
+
+    Raises:
+      InputError: for a scope that no parameter is in, `near_zero` without compiled weights, or a unit that the model
+        does not have.
+    """
+    settings, curves, singles, predictions = self._settings, {}, {}, {}
+    with self._model.numerics():
+      for scope in settings.scopes:
+        for unit in settings.units:
+          by_score, random = jax.device_get(self._curve_program(params, compiled, unit=unit, scope=scope))
+          curves[scope, unit] = {**by_score, RANDOM: random.mean(axis=0), "random_best": random.max(axis=0)}
+        if settings.single_weights:
+          places, values = jax.device_get(self._single_program(params, compiled, scope=scope))
+          first = masks.first_units(places, settings.single_weights)
+          singles[scope] = [(*unit, own) for unit, own in zip(first, values, strict=False)]
+      if settings.histogram_ks:
+        predictions = jax.device_get(self._prediction_program(params, compiled, scope=settings.scopes[0]))
+    return Pruned(settings, self._evaluator.metrics(self._task), curves, singles, predictions)
+
+  def _gradient(self, params: Params) -> Params:
+    """dL/dw, L the loss of the O_PT answer."""
+    tokens, labels = self._asked
+
+    def loss(p):
+      return self._task.output.losses(self._model.answer(p, tokens, self._task.answer_position), labels).mean()
+
+    return jax.grad(loss)(params)
+
+  def _evaluate(self, params: Params):
+    return self._evaluator.measure(self._model, params, self._task, self._tests)
+
+  def _gradient_order(self, params: Params, compiled: Params | None, scope: str) -> Params:
+    scores = masks.weight_scores("gradient", params, self._gradient(params))
+    mask = masks.scope_mask(scope, params, compiled)
+    return masks.ranks(masks.unit_scores(scores, mask, "weight"), "weight")
+
+  def _curves(self, params: Params, compiled: Params | None, *, unit: str, scope: str):
+    """({score: metrics [K, M]}, random pruning's metrics [draws, K, M])."""
+    settings = self._settings
+    grads = self._gradient(params)
+    mask = masks.scope_mask(scope, params, compiled)
+    most = max(settings.ks)
+
+    def places_of(score: str, key):
+      if score == ITERATIVE:
+        every = settings.iterative_every
+        return masks.iterative_ranks(params, self._gradient, mask, unit, count=most, every=every)
+      if score == RANDOM:
+        return masks.ranks(masks.random_scores(key, mask, unit), unit, most)
+      scores = masks.weight_scores(score, params, grads)
+      return masks.ranks(masks.unit_scores(scores, mask, unit, mean=score == "magnitude"), unit, most)
+
+    def curve(score: str, key=None):
+      return masks.curve(params, places_of(score, key), jnp.asarray(settings.ks), self._evaluate)
+
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(_SEED), 1), settings.random_draws)
+    return {score: curve(score) for score in settings.scores}, jax.lax.map(lambda key: curve(RANDOM, key), keys)
+
+  def _single_weights(self, params: Params, compiled: Params | None, *, scope: str):
+    """(order of pruning, metrics [W, M] with only the first, only the second, ... weight at zero)."""
+    places = self._gradient_order(params, compiled, scope)
+
+    def without(rank):
+      return self._evaluate(jax.tree.map(lambda w, place: jnp.where(place == rank, 0.0, w), params, places))
+
+    return places, jax.lax.map(without, jnp.arange(self._settings.single_weights))
+
+  def _predictions(self, params: Params, compiled: Params | None, *, scope: str):
+    """{C_Te: predicted labels [K, B]} for each of `histogram_ks`."""
+    places = self._gradient_order(params, compiled, scope)
+    ks, position = jnp.asarray(self._settings.histogram_ks), self._task.answer_position
+
+    def answers(batch, p):
+      return self._task.output.predicted(self._model.answer(p, batch.tokens, position))
+
+    return {c: masks.curve(params, places, ks, functools.partial(answers, b)) for c, b in self._tests.items()}
 
 
-def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Params:
-  """Which weights may be pruned: pytree of bools like params.
-
-  Args:
-    scope: `all`; `near_zero`, weights that compilation left below 0.5 in size, so that what the compiler
-      built stays (pruning over all weights removes load-bearing ones; fig57_prune_weights runs both); `matrices`;
-      `blocks`, all but embeddings, last norm and head, whose units are tokens rather than neurons;
-      or the path of one array, such as `blocks_1/attn/value/kernel`, or of a subtree, such as `blocks_1`.
-    params: weights.
-    compiled: weights as compiled, for `near_zero`.
-
-  Raises:
-    InputError: for a path that is not there, or `near_zero` without compiled weights.
-  """
-  if scope == "all":
-    return jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-  if scope == "near_zero":
-    if compiled is None:
-      raise InputError("scope: near_zero is only possible for a compiled model")
-    return jax.tree.map(lambda w: jnp.abs(jnp.asarray(w)) < _NEAR_ZERO, compiled)
-  paths = {path for path, _ in named_leaves(params)}
-
-  def inside(path: str) -> bool:
-    if scope in ("matrices", "blocks"):
-      return path.endswith("kernel") if scope == "matrices" else path.startswith("blocks_")
-    return path == scope or path.startswith(scope + "/")
-
-  if not any(inside(path) for path in paths):
-    raise InputError(f"scope: {scope!r} is not one of {', '.join([*SCOPES, *sorted(paths)])}")
-  return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, inside(_name(p))), params)
-
-
-def unit_scores(scores: Params, scope: Params, unit: str, *, mean: bool = False) -> Params:
-  """Scores with which units compete: single weights, or neurons.
-
-  A neuron is one output unit of a weight matrix with its bias (a row of the matrix in the paper's
-  orientation, a column of a Flax kernel). Its score is the sum over its weights in scope (to first order what zeroing
-  all of them does to the loss), and every weight of a neuron gets its neuron's score. Weights out of scope get -inf.
-  Embeddings have no neurons.
-
-  Args:
-    scores: from `weight_scores`.
-    scope: from `scope_mask`.
-    unit: `weight` or `neuron`.
-    mean: whether a neuron's score is the mean instead, for scores that would otherwise go by its number of weights.
-  """
-  if unit == "weight":
-    return jax.tree.map(lambda s, m: jnp.where(m, s, -jnp.inf), scores, scope)
-  if unit != "neuron":
-    raise InputError(f"unit: {unit!r} is not one of {', '.join(UNITS)}")
-
-  def by_neuron(node_scores, node_scope):
-    if "kernel" not in node_scores:
-      return {
-        name: jnp.full(value.shape, -jnp.inf) if not isinstance(value, dict) else by_neuron(value, node_scope[name])
-        for name, value in node_scores.items()
-      }
-    total = sum(
-      jnp.where(node_scope[name], node_scores[name], 0.0).reshape(-1, node_scores["kernel"].shape[-1]).sum(0)
-      for name in node_scores
-    )
-    if mean:
-      sizes = sum(node_scope[name].reshape(-1, node_scope["kernel"].shape[-1]).sum(0) for name in node_scope)
-      total = total / jnp.maximum(sizes, 1)
-    return {
-      name: jnp.where(node_scope[name], jnp.broadcast_to(total, node_scores[name].shape), -jnp.inf)
-      for name in node_scores
-    }
-
-  return by_neuron(scores, scope)
-
-
-def random_scores(key: Any, scope: Params, unit: str) -> Params:
-  """A uniform number for each unit, like `unit_scores`: every unit in scope is as likely to come first."""
-  allowed = unit_scores(jax.tree.map(lambda inside: jnp.zeros(inside.shape), scope), scope, unit)
-  ids = _neuron_ids(allowed) if unit == "neuron" else _unravel_like(allowed, jnp.arange(ravel_pytree(allowed)[0].size))
-  numbers = jax.random.uniform(key, (ravel_pytree(allowed)[0].size,))
-  return jax.tree.map(lambda own, score: jnp.where(jnp.isfinite(score), numbers[own], -jnp.inf), ids, allowed)
-
-
-def ranks(scores: Params, unit: str, count: int | None = None) -> Params:
-  """Place of each weight in the order of pruning, int pytree, 0 first; ties by position in the tree.
-
-  With `neuron`, all weights of a neuron share its place. Weights out of scope, and those of no neuron, come after
-  every K.
-
-  Args:
-    scores: from `unit_scores` or `random_scores`.
-    unit: `weight` or `neuron`.
-    count: how many units get a place, the rest come after every K; None: all. The largest K is enough, and finding
-      it takes a hundredth of the time of sorting everything.
-  """
-  if unit == "neuron":
-    return _neuron_ranks(scores, count)
-  flat, _ = ravel_pytree(scores)
-  return _unravel_like(scores, jnp.where(jnp.isfinite(flat), _places(flat, count), _NEVER))
-
-
-def _places(scores_U, count: int | None):
-  """Place of each unit, the highest score first; equal ones in their order."""
-  scores_U = jnp.where(jnp.isnan(scores_U), -jnp.inf, scores_U)
-  size = scores_U.size
-  if count is None or count >= size:
-    order = jnp.argsort(-scores_U, stable=True)
-  else:
-    order = jax.lax.top_k(scores_U, count)[1]
-  return jnp.full(size, _NEVER, jnp.int32).at[order].set(jnp.arange(order.size, dtype=jnp.int32))
-
-
-def _neuron_ranks(scores: Params, count: int | None) -> Params:
-  """`ranks` of neurons: only they are sorted, which are hundreds of times fewer than weights."""
-  layers = [layer for layer in _nodes(scores) if "kernel" in layer]
-  best = [
-    functools.reduce(jnp.maximum, (leaf.reshape(-1, leaf.shape[-1]).max(0) for leaf in layer.values()))
-    for layer in layers
-  ]
-  ends = np.cumsum([own.size for own in best])[:-1]
-  places = iter(jnp.split(_places(jnp.concatenate(best), count), ends))
-
-  def spread(node):
-    if "kernel" in node:
-      own = next(places)
-      return {name: jnp.where(jnp.isfinite(leaf), own, _NEVER) for name, leaf in node.items()}
-    return {
-      name: spread(child) if isinstance(child, dict) else jnp.full(child.shape, _NEVER, jnp.int32)
-      for name, child in node.items()
-    }
-
-  return spread(scores)
-
-
-def _nodes(tree: Params) -> Iterator[Params]:
-  """Every dict of a tree, parents first, in the order of its keys."""
-  yield tree
-  for child in tree.values():
-    if isinstance(child, dict):
-      yield from _nodes(child)
-
-
-def iterative_ranks(
-  params: Params, gradient: Callable[[Params], Params], scope: Params, unit: str, *, count: int, every: int = 1
-) -> Params:
-  """Places as `ranks` gives them, with the gradient score taken anew after every few units that were zeroed.
-
-  One shot sums first-order effects that were measured with all units in place; this follows what zeroing changes.
-
-  Args:
-    params: weights.
-    gradient: dL/dw at given weights, L the loss on the pretraining task.
-    scope: from `scope_mask`.
-    unit: `weight` or `neuron`.
-    count: K, how many units are placed; the rest come after every K.
-    every: units zeroed between two gradients.
-
-  Raises:
-    InputError: for counts below 1.
-  """
-  for field, value in (("count", count), ("every", every)):
-    require(value >= 1, field, value, "1 or more")
-
-  def place_next(start, places):
-    pruned = apply_mask(params, keep_mask(places, start))
-    scores = weight_scores("gradient", pruned, gradient(pruned))
-    left = jax.tree.map(lambda inside, place: inside & (place == _NEVER), scope, places)
-    found = ranks(unit_scores(scores, left, unit), unit, every)
-    return jax.tree.map(lambda old, new: jnp.where(new < every, start + new, old), places, found), None
-
-  places = jax.tree.map(lambda w: jnp.full(w.shape, _NEVER, jnp.int32), params)
-  return jax.lax.scan(lambda carried, start: place_next(start, carried), places, jnp.arange(0, count, every))[0]
-
-
-def keep_mask(places: Params, k: Any) -> Params:
-  """float32 pytree of 0 and 1: 0 for exactly the K first units.
-
-  Args:
-    places: from `ranks`.
-    k: how many; may be traced.
-  """
-  return jax.tree.map(lambda place: (place >= k).astype(jnp.float32), places)
-
-
-def apply_mask(params: Params, mask: Params) -> Params:
-  """Params with the masked weights at zero."""
-  return jax.tree.map(jnp.multiply, params, mask)
-
-
-def curve(params: Params, places: Params, ks: Any, measure: Callable[[Params], Any]):
-  """measure(params with K units at zero) for each K, stacked on a first axis."""
-  return jax.lax.map(lambda k: measure(apply_mask(params, keep_mask(places, k))), jnp.asarray(ks))
-
-
-def named_leaves(params: Params) -> list[tuple[str, Any]]:
-  """(path such as `blocks_1/attn/value/kernel`, array) of every leaf."""
-  return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
-
-
-def first_units(places: Params, k: int) -> list[tuple[str, tuple[int, ...]]]:
-  """Where the K first single weights sit: (path, index) in the order of pruning."""
-  found = []
-  for path, place in named_leaves(jax.device_get(places)):
-    found += [(int(place[index]), path, index) for index in zip(*(place < k).nonzero(), strict=True)]
-  return [(path, tuple(int(i) for i in index)) for _, path, index in sorted(found)]
-
-
-def _name(path) -> str:
-  return "/".join(entry.key for entry in path)
-
-
-def _neuron_ids(tree: Params) -> Params:
-  """A number for each neuron, the same on all its weights; embeddings' weights each have their own."""
-  start = 0
-
-  def number(node):
-    nonlocal start
-    if "kernel" in node:
-      size = node["kernel"].shape[-1]
-      ids = jnp.arange(start, start + size)
-      start += size
-      return {name: jnp.broadcast_to(ids, value.shape) for name, value in node.items()}
-    out = {}
-    for name, value in node.items():
-      if isinstance(value, dict):
-        out[name] = number(value)
-      else:
-        out[name] = jnp.arange(start, start + value.size).reshape(value.shape)
-        start += value.size
-    return out
-
-  return number(tree)
-
-
-def _unravel_like(tree: Params, flat) -> Params:
-  leaves, structure = jax.tree.flatten(tree)
-  out, start = [], 0
-  for leaf in leaves:
-    out.append(flat[start : start + leaf.size].reshape(leaf.shape))
-    start += leaf.size
-  return structure.unflatten(out)
+def prune(
+  model: Model, params: Params, task: Task, settings: PruneSettings | None = None, compiled: Params | None = None
+) -> Pruned:
+  """Prunes one model; arguments and errors are those of `Pruner`, which compiles once for many."""
+  return Pruner(model, task, settings or PruneSettings())(params, compiled)

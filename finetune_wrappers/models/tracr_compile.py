@@ -1,6 +1,6 @@
 """RASP programs compiled by the real Tracr, with the ways it can be silently wrong closed.
 
-The only module that imports tracr or haiku. Three things go wrong with a bare
+The only module that imports haiku. Three things go wrong with a bare
 `compile_rasp_to_model` (see `third_party/README.md`), and `compile_program` closes each:
 
 * `mlp_exactness` defaults to 100. The MLP that turns a selector width into a count separates 1/n from
@@ -26,64 +26,11 @@ from finetune_wrappers.types import InputError
 
 BOS = compiling.COMPILER_BOS
 PAD = compiling.COMPILER_PAD
-READINGS = ("literal", "constant_true")
 
 # The step of a discretising MLP is a difference of two activations near `exactness`; float32 keeps 24
 # bits, and a step wrong by more than 1/20 moves one-hot counts visibly.
 MAX_EXACTNESS = int(0.05 * 2.0**24)
 LONGEST = int((MAX_EXACTNESS / 2 + 0.25) ** 0.5 - 0.5)  # the longest input whose counts that is enough for
-
-
-def counter_program(operand: str = "a", *, reading: str = "literal") -> rasp.SOp:
-  """Counts `operand` in the string (paper App. B, "Counter").
-
-  RASP: binarise (token == operand), select where that is true, SelectorWidth counts, and an Aggregate
-  through the identity selector, which makes the third block.
-
-  Args:
-    operand: the letter to count.
-    reading: how "select where it is true" is read. `literal` (the default) compares with
-      `rasp.indices`, as the paper's listing does; `True == 1`, so the count stands at the *second* letter
-      and the first holds the count of all others. It is the default because Fig. 40 reads the count off
-      position 2 and because only with it the paper's weight names (B1WV97-0, B1WK148-1) fall on the
-      rows of `one` and of the letter b. `constant_true` compares with the constant True: the count stands at
-      every position.
-
-  Returns:
-    The RASP program.
-  """
-  is_operand = (rasp.tokens == operand).named("bin")
-  count = rasp.SelectorWidth(_select_true(is_operand, reading)).named("selector_width")
-  identity = rasp.Select(rasp.indices, rasp.indices, rasp.Comparison.EQ)
-  return rasp.Aggregate(identity, count).named("answer")
-
-
-def max_identifier_program(rank: int = 5, *, reading: str = "literal") -> rasp.SOp:
-  """Finds the `rank`-th largest letter of a string of distinct letters (paper App. B, "Max-identifier").
-
-  RASP: for each token the number of tokens that precede it (a is the largest), binarise (that number ==
-  rank - 1), select where that is true, Aggregate the tokens there. The binarisation makes it three blocks:
-  block 0 sorts, block 1 marks, block 2 reads, as the paper describes them.
-
-  Args:
-    rank: 1 for the largest, 5 for the paper's O_PT.
-    reading: as for `counter_program`; with `literal` the answer stands at the second letter.
-
-  Returns:
-    The RASP program.
-  """
-  precede = rasp.Select(rasp.tokens, rasp.tokens, rasp.Comparison.LT)
-  is_rank = (rasp.SelectorWidth(precede).named("selector_width") == rank - 1).named("bin")
-  return rasp.Aggregate(_select_true(is_rank, reading), rasp.tokens).named("answer")
-
-
-def _select_true(predicate: rasp.SOp, reading: str) -> rasp.Selector:
-  if reading == "literal":
-    return rasp.Select(predicate, rasp.indices, rasp.Comparison.EQ)
-  if reading == "constant_true":
-    true = rasp.Map(lambda _: True, rasp.indices).named("true")
-    return rasp.Select(predicate, true, rasp.Comparison.EQ)
-  raise InputError(f"reading: {reading!r} is not one of {', '.join(READINGS)}")
 
 
 def exactness_for(max_seq_len: int) -> int:
@@ -128,16 +75,19 @@ def compile_program(
     The assembled model, on which `tracr_port.port` works.
 
   Raises:
-    InputError: if the length or the exactness cannot be carried, or the outputs differ.
-    NotImplementedError: from Tracr, for programs it does not support.
+    InputError: if the length or the exactness cannot be carried, Tracr does not support the program, or the outputs
+      differ.
   """
   _check_exactness(mlp_exactness, max_seq_len)
   exactness = exactness_for(max_seq_len) if mlp_exactness is None else mlp_exactness
   tokens: Any = vocab  # Tracr's annotation is narrower than what it takes
   with jax.default_matmul_precision("highest"):
-    assembled = compiling.compile_rasp_to_model(
-      program, vocab=tokens, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
-    )
+    try:
+      assembled = compiling.compile_rasp_to_model(
+        program, vocab=tokens, max_seq_len=max_seq_len, causal=causal, mlp_exactness=exactness
+      )
+    except NotImplementedError as error:
+      raise InputError(f"program: Tracr cannot compile it: {error}") from error
   if not causal:
     if check_inputs is None:
       check_inputs = default_check_inputs(vocab, max_seq_len)
@@ -195,7 +145,8 @@ def check_against_interpreter(
       if wrong:
         raise InputError(
           f"mlp_exactness: the compiled program says {have!r} and the RASP interpreter {want!r} at letter"
-          f" {position} of {' '.join(map(str, string))}; raise mlp_exactness or shorten max_seq_len"
+          f" {position} of {' '.join(map(str, string))}; raise mlp_exactness, shorten max_seq_len, or avoid what"
+          " Tracr cannot compile (a Map of an average, a categorical to numerical Map to negative values)"
         )
 
 
@@ -218,7 +169,7 @@ def unembedding(assembled: AssembledTransformerModel) -> np.ndarray:
   """The matrix that Tracr keeps in a closure, outside the parameters.
 
   Returns:
-    float32 [D, V], columns of the identity: which residual direction each class is read from.
+    float32 [D, V], columns of the identity: which residual direction each label is read from.
   """
   width = len(assembled.residual_labels)
 

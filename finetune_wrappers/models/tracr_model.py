@@ -4,7 +4,7 @@
 than half of that cost need not be paid:
 
 * The residual stream is a sum of products (one-hot tokens times embeddings, attended values times W_O, hidden units
-  times W_out) and what reads it is another product, so the two matrices are multiplied instead of the activations:
+  times W_out) and is read by another product, so the two matrices are multiplied instead of the activations:
   `_Stream`. It is narrower than the stream, which Tracr makes wide, and forms it nowhere.
 * The answer is read at one position. In the last block only that position's query and MLP count, and since attention
   is linear in its values, keys and values need not be formed at all: the query is carried back through the key matrix,
@@ -153,7 +153,7 @@ class TracrTransformer(nn.Module, Model):
     num_heads: H; heads narrower than `key_size` are zero-padded, as Tracr does.
     key_size: size of one head's queries, keys and values.
     mlp_hidden_size: F; narrower MLPs are zero-padded.
-    answer_channels: the residual directions that the unembedding reads, one for each class; Tracr keeps
+    answer_channels: the residual directions that the unembedding reads, one for each label; Tracr keeps
       them outside the parameters, so they are not trained.
     causal: whether attention is masked to the past.
   """

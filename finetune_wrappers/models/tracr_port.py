@@ -28,7 +28,7 @@ from finetune_wrappers.types import InputError, Params
 
 
 def port(assembled: AssembledTransformerModel) -> tuple[TracrTransformer, Params]:
-  """The Flax module and parameters that compute what the Haiku model computes.
+  """The Flax module and parameters of the same function as the Haiku model.
 
   Args:
     assembled: from `tracr_compile.compile_program` or straight from Tracr; its parameters may have been
@@ -86,12 +86,43 @@ def port_params(haiku_params: Any, num_layers: int) -> Params:
   return params
 
 
+def aligned(
+  model: TracrTransformer, params: Params, codec: tracr_compile.Codec, *, tokens: tuple, labels: tuple
+) -> tuple[TracrTransformer, Params]:
+  """The same model with a task's token ids and order of labels; Tracr's own may differ between processes.
+
+  Args:
+    model: from `port`.
+    params: from `port`.
+    codec: of the same assembled model.
+    tokens: the symbol of each token id.
+    labels: the answer of each label, all or some of the program's; a numerical program has one logit for all.
+
+  Raises:
+    InputError: if the program reads other tokens, or cannot give one of the answers.
+  """
+  rows = _places("vocab", "token", tokens, codec.tokens)
+  model = model.clone(vocab_size=len(rows))
+  params = {**params, "token_embed": {"embedding": params["token_embed"]["embedding"][rows]}}
+  if codec.labels:
+    places = _places("labels", "answer", labels, codec.labels)
+    model = model.clone(answer_channels=tuple(model.answer_channels[place] for place in places))
+  return model, params
+
+
+def _places(field: str, what: str, wanted: tuple, given: tuple) -> list[int]:
+  for symbol in wanted:
+    if symbol not in given:
+      raise InputError(f"{field}: the compiled program has no {what} {symbol!r}; it has {' '.join(map(str, given))}")
+  return [given.index(symbol) for symbol in wanted]
+
+
 def _answer_channels(unembedding_DxV: np.ndarray) -> tuple[int, ...]:
   channels = unembedding_DxV.argmax(axis=0)
   projection = np.zeros_like(unembedding_DxV)
   projection[channels, np.arange(len(channels))] = 1.0
   if not np.array_equal(projection, unembedding_DxV):
-    raise InputError("assembled: its unembedding must read one residual direction for each class")
+    raise InputError("assembled: its unembedding must read one residual direction for each label")
   return tuple(int(channel) for channel in channels)
 
 

@@ -1,1 +1,1 @@
-"""Reporting: rows, tables, plots and verdicts, all of them functions of rows."""
+"""Rows of measurements, and the tables, plots and claims made from them."""

@@ -1,4 +1,4 @@
-"""Claims: what the paper says, whether our rows bear it out, and by which numbers."""
+"""Claims of the paper: whether our rows support them, and the numbers that decide."""
 
 import dataclasses
 import math
@@ -8,14 +8,14 @@ from finetune_wrappers.reporting.tables import CellSummary, markdown_table
 from finetune_wrappers.statistics import Interval
 from finetune_wrappers.types import InputError
 
-# From strong to weak; the last where nothing can be said, as when every run diverged.
+# From strong to weak; the last if nothing can be said, for example because every run diverged.
 ANSWERS = ("yes", "partly", "no", "not judged")
 NOT_JUDGED = ANSWERS[-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-  """One statement of the paper and what became of it.
+  """One statement of the paper and whether it held here.
 
   Attributes:
     text: the statement, in our words.
@@ -23,7 +23,7 @@ class Claim:
     evidence: the numbers that decide, with their intervals.
 
   Raises:
-    InputError: for another answer, or a text or evidence that is empty.
+    InputError: for another answer, or an empty text or evidence.
   """
 
   text: str
@@ -40,12 +40,12 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """What one model, or one setting, says about a claim.
+  """Whether a claim holds for one model.
 
   Attributes:
     name: of the model.
     answer: one of ANSWERS.
-    evidence: its numbers, or why it is not judged.
+    evidence: its numbers, or the reason why it is not judged.
   """
 
   name: str
@@ -58,12 +58,12 @@ def judge(found: CellSummary, *, above: float, partly_above: float | None = None
 
   Args:
     found: mean and interval over seeds.
-    above: threshold for `yes`, which the whole interval must exceed: one seed, which has none, never says it. With
-      the mean alone above it the answer is `partly`.
-    partly_above: a lower threshold; an interval (or a single seed's value) above it gives `partly` too.
+    above: threshold. `yes` if the whole interval lies above it (a single seed has no interval, so never), `partly` if
+      only the mean does.
+    partly_above: a lower threshold; `partly` as well if the whole interval (or a single seed's value) lies above it.
 
   Returns:
-    One of ANSWERS; `not judged` if all runs diverged.
+    One of ANSWERS; `not judged` if every run diverged.
   """
   if math.isnan(found.mean):
     return NOT_JUDGED
@@ -81,14 +81,14 @@ def judge_below(found: CellSummary, *, below: float) -> str:
 
 
 def weakest(*answers: str) -> str:
-  """The answer to a claim with several conditions, all of which must hold."""
+  """The weakest of the answers, for a claim whose conditions must all hold."""
   return max(answers, key=ANSWERS.index)
 
 
 def claim_of_models(text: str, findings: Iterable[Finding]) -> Claim:
   """A claim about several models: `yes` if it holds for all, `no` if for none, else `partly`.
 
-  Models that are not judged decide nothing, but stand in the evidence with the reason.
+  Models that are not judged do not count, but the evidence lists them with the reason.
   """
   findings = list(findings)
   judged = {finding.answer for finding in findings} - {NOT_JUDGED}

@@ -1,4 +1,4 @@
-"""The paper's numbers, as rows to lay beside ours. Source and column names: third_party/paper_tables/README.md."""
+"""The paper's numbers as rows, to compare with ours. Source and column names: paper_tables/README.md."""
 
 import csv
 import os
@@ -8,10 +8,10 @@ from typing import Any
 
 from finetune_wrappers.types import InputError
 
-TABLES = pathlib.Path(__file__).resolve().parents[2] / "third_party" / "paper_tables"
+TABLES = pathlib.Path(__file__).parent / "paper_tables"  # package data, see setup.py
 
 _TASKS = ("counter", "max_identifier")
-# The tables' names to ours.
+# From the names in the tables to ours.
 _PCFG_TASKS = {"counting": "counting", "index_of_occurrence": "index"}
 _PRIORS = {"0.999": "low", "0.9": "medium", "0.5": "high"}
 
@@ -20,14 +20,14 @@ def table3(path: str | os.PathLike | None = None) -> list[dict[str, Any]]:
   """Table 3: Counter and Max-identifier after fine-tuning.
 
   Args:
-    path: of the CSV; None for the one in this repository.
+    path: of the CSV; None for the one that comes with the package.
 
   Returns:
-    One dict for each number: `task`, `learning_rate`, `c_tr`, `c_te` (0.0 or 1.0), `metric` (acc_pt or acc_ft) and
+    One dict a number: `task`, `learning_rate`, `c_tr`, `c_te` (0.0 or 1.0), `metric` (acc_pt or acc_ft) and
     `value`, a fraction in [0, 1]; in the order of the file, C_Te = 1 first.
 
   Raises:
-    InputError: if the file is missing or a line is not what it should be; names file and line.
+    InputError: if the file cannot be read or a line is invalid; names the file and the line.
   """
   return _rows_of(path or TABLES / "table3_tracr_finetuning.csv", _table3_line, "Table 3")
 
@@ -36,7 +36,7 @@ def pcfg_tables() -> list[dict[str, Any]]:
   """Tables 5 and 7: fine-tuning for Counting and Index after 200K iterations of pretraining.
 
   Returns:
-    One dict for each number: `task`, `pretraining_steps`, `learning_rate`, `prior` (a name), `c_tr`, `step` (1000 or
+    One dict a number: `task`, `pretraining_steps`, `learning_rate`, `prior` (a name), `c_tr`, `step` (1000 or
     10 000), `c_te` (0 or 1), `metric` and `value`, a fraction in [0, 1].
 
   Raises:
@@ -51,7 +51,7 @@ def _rows_of(path: str | os.PathLike, of_line: Callable[[dict], list[dict]], nam
   try:
     lines = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
   except (OSError, UnicodeDecodeError) as error:
-    raise InputError(f"{path}: cannot be read; run from a checkout of the repository, which holds it") from error
+    raise InputError(f"{path}: cannot be read; give the CSV of the paper's {name}") from error
   if not lines:
     raise InputError(f"{path}: empty; the paper's {name} is needed")
   rows = []
@@ -91,7 +91,7 @@ def _table3_line(line: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _fraction(percent: str) -> float:
-  """98.3 becomes 0.983 exactly as written, not 98.3 / 100 with its rounding."""
+  """`98.3` becomes the float 0.983; 98.3 / 100 may round to a neighbour."""
   value = float(f"{percent}e-2")
   if not 0 <= value <= 1:
     raise ValueError(f"{percent} is not a percentage")

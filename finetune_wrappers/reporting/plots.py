@@ -1,8 +1,8 @@
-"""Figures: grids of lines, bars, histograms and heat maps in one style, drawn without pyplot's global state.
+"""Figures: grids of lines, bars, histograms and heat maps in one style, without pyplot's global state.
 
-Panels are plain data, in the order they are shown; fractions are drawn in percent. Colours (Okabe and Ito; viridis for
-an ordered sweep) stay apart for colour-blind readers: one for each label in the whole figure, in one legend on the
-right. Every figure has a title above and a footer below (config, seeds, device), both given by the caller.
+Panels are plain data, drawn in the order given; fractions are shown in percent. Each label has one colour throughout
+the figure and one entry in the legend on the right. Colour-blind readers can tell the colours apart (Okabe and Ito's,
+or viridis for an ordered sweep). The caller gives each figure a title and a footer (config, seeds, device).
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ _GUESS = {"color": style.GREY, "linewidth": 1.2}
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-  """One line, or one bar of each category.
+  """One line, or one bar in each category.
 
   Attributes:
     label: the same label has the same colour in every panel.
     y: [N]; NaN leaves a gap.
     x: [N] for lines; unused for bars.
-    low: [N], lower ends of the intervals, or None; NaN where there is none.
-    high: [N], upper ends.
-    style: of a line, as in Matplotlib: `-`, `--`, `-.`, with a marker `o-`, `s--`; or of a marker alone, `o`.
+    low: [N], lower ends of the intervals, NaN for a point without one; None for no intervals.
+    high: [N], upper ends, as `low`.
+    style: Matplotlib's format of a line (`-`, `--`), of a line with markers (`o-`, `s--`) or of markers alone (`o`).
     colour: overrides the palette.
   """
 
@@ -55,15 +55,15 @@ class Panel:
   """One set of axes.
 
   Attributes:
-    title: above it.
+    title: above the axes.
     xlabel: with its unit.
     ylabel: with its unit.
-    series: what is drawn.
-    baselines: label to height, dotted: {"guess": 0.12}.
-    categories: names of the bars' groups; for lines None.
-    percent: whether y are fractions, drawn on an axis from 0 to 100 %; else the axis fits the data.
-    from_zero: whether an axis that fits the data begins at 0.
-    xscale: `linear`, `log`, or `symlog` (a logarithm that can show step 0).
+    series: lines or bars.
+    baselines: height of a dotted or dashed line by its label: {"guess": 0.12}.
+    categories: names of the groups of bars; None for lines.
+    percent: whether y holds fractions, drawn on an axis from 0 to 100 %; else the axis fits the data.
+    from_zero: whether an axis that fits the data starts at 0.
+    xscale: `linear`, `log`, or `symlog` (logarithmic, but can show step 0).
   """
 
   title: str
@@ -82,12 +82,12 @@ class Heatmap:
   """One matrix.
 
   Attributes:
-    title: above it.
-    values: [Y, X], rows downward: attending position (or position) by attended position (or channel).
-    xlabels: X names, or None for numbers.
-    ylabels: Y names, or None for numbers.
-    xlabel: what X is.
-    ylabel: what Y is.
+    title: above the matrix.
+    values: [Y, X], first row on top; such as attending by attended position, or position by channel.
+    xlabels: X tick labels, or None for numbers.
+    ylabels: Y tick labels, or None for numbers.
+    xlabel: of the columns.
+    ylabel: of the rows.
   """
 
   title: str
@@ -107,8 +107,8 @@ def lines_figure(
     panels: row by row.
     title: of the figure.
     footer: config, seeds, device.
-    columns: panels a row, at most.
-    ordered: whether the labels are steps of one sweep (C_Tr): colours then run from dark to light.
+    columns: most panels in a row.
+    ordered: whether the labels are values of one sweep (C_Tr); their colours then go from dark to light.
 
   Raises:
     InputError: for no panels, an unknown xscale, or a series whose lengths differ.
@@ -118,16 +118,16 @@ def lines_figure(
 
 
 def bars_figure(panels: Sequence[Panel], *, title: str, footer: str, columns: int = 2, ordered: bool = False) -> Figure:
-  """A grid of grouped bars with error bars; `Panel.categories` names the groups, a NaN shows as x.
+  """A grid of grouped bars with error bars; `Panel.categories` names the groups, a NaN is drawn as x.
 
-  Args and errors are those of `lines_figure`.
+  Arguments and errors are those of `lines_figure`.
   """
   groups = max((len(panel.categories or ()) for panel in panels), default=0)
   bars = max((len(panel.series) for panel in panels), default=0)
   word = max(
     (len(word) for panel in panels for name in panel.categories or () for word in str(name).split()), default=0
   )
-  beside = groups * (0.075 * word + 0.1) + 0.5  # inches if names stand upright; else they need height
+  beside = groups * (0.075 * word + 0.1) + 0.5  # inches, names not rotated; rotated names need height
   size = (min(max(3.4, 0.16 * groups * bars, beside), 11.0), 2.7 + (0.075 * word if beside > 11.0 else 0.0))
   return _grid(panels, _draw_bars, title, footer, columns, ordered, size)
 
@@ -143,17 +143,17 @@ def heatmaps_figure(
   """A grid of matrices that share one colour bar: attention maps, activation maps.
 
   Args:
-    grid: rows of heat maps, all rows of one length.
+    grid: rows of heat maps, all of the same length.
     title: of the figure.
     footer: config, seeds, device.
-    colour_label: what the colours measure, with its unit.
-    limits: ends of the colour bar; None for those of the data (symmetric and two-coloured if some are negative).
+    colour_label: quantity shown as colour, with its unit.
+    limits: ends of the colour bar; None for the range of the data (symmetric and two-coloured if some are negative).
 
   Raises:
-    InputError: for an empty or ragged grid, or labels that do not fit the values.
+    InputError: for an empty or ragged grid, or if labels and values differ in number.
   """
   if not grid or not grid[0] or len({len(row) for row in grid}) != 1:
-    raise InputError("grid: empty or ragged; give rows of one length, at least 1")
+    raise InputError("grid: empty or ragged; give rows of the same length, at least 1")
   values = [np.asarray(heatmap.values, float) for row in grid for heatmap in row]
   if any(v.ndim != 2 or v.size == 0 for v in values):
     raise InputError("values: must be a matrix that is not empty")
@@ -161,7 +161,7 @@ def heatmaps_figure(
   colours = "Blues"
   if limits is None and low < 0:
     low, high, colours = -max(-low, high), max(-low, high), "RdBu_r"
-  # An inch for each 8 labels, so that every one can be read, within bounds that a page can hold.
+  # An inch for 8 labels keeps them readable; the bounds keep the figure on a page.
   width = min(max(max(v.shape[1] for v in values) / 8, 2.2), 4.6)
   height = min(max(max(v.shape[0] for v in values) / 8, 2.0), 4.6)
   figure, axes = style.new_figure(len(grid), len(grid[0]), (width + 0.6, height + 0.7), title, footer, aside=0.8)
@@ -179,10 +179,10 @@ def heatmaps_figure(
 
 
 def save_figure(figure: Figure, path: str | os.PathLike) -> None:
-  """Writes a PNG at 150 dpi, whole or not at all; equal figures give equal bytes.
+  """Writes a PNG at 150 dpi, whole or not at all; equal figures give equal files.
 
   Raises:
-    OSError: if it cannot be written.
+    OSError: if the file cannot be written.
   """
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=style.DPI, metadata={"Software": None})
@@ -200,11 +200,11 @@ def _grid(
   baselines = dict.fromkeys(label for panel in panels for label in panel.baselines)
   dashes = dict(
     zip(baselines, itertools.cycle((":", (0, (6, 2, 1, 2, 1, 2)), "--")), strict=False)
-  )  # of a label, in every panel
+  )  # one for each label, in every panel
   names = list(dict.fromkeys([*names, *baselines]))
   aside = style.legend_inches(names) if len(names) > 1 else 0.0
   rows = math.ceil(len(panels) / columns)
-  size = (size[0], max(size[1], 0.17 * len(names) / rows))  # the legend must fit too
+  size = (size[0], max(size[1], 0.17 * len(names) / rows))  # the legend must fit as well
   figure, axes = style.new_figure(rows, columns, size, title, footer, aside=aside)
   for axis in axes[len(panels) :]:
     axis.remove()
@@ -258,7 +258,7 @@ def _draw_bars(axis: Axes, panel: Panel, colours: Mapping[str, Any]) -> None:
     x = np.arange(len(categories)) + (number - (len(panel.series) - 1) / 2) * width
     axis.bar(x, y, width, color=colours[series.label], label=series.label)
     if interval:
-      low, high = interval  # drawn around their own middle: an interval need not hold the value
+      low, high = interval  # drawn around its own middle: an interval need not contain the value
       axis.errorbar(x, (low + high) / 2, (high - low) / 2, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=1.5)
     for gap in x[np.isnan(y)]:
       axis.plot(gap, 1.5 if panel.percent else 0.0, "x", color=colours[series.label])
@@ -266,10 +266,12 @@ def _draw_bars(axis: Axes, panel: Panel, colours: Mapping[str, Any]) -> None:
 
 
 def _heights(panel: Panel, series: Series, length: int) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
-  """Heights and (low, high) in the unit of the axis."""
+  """Heights and (low, high), if any, in the unit of the axis."""
   scale = 100.0 if panel.percent else 1.0
   ends = [end for end in (series.low, series.high) if end is not None]
   y, *ends = (scale * np.asarray(values, float) for values in (series.y, *ends))
   if len(ends) == 1 or any(values.shape != (length,) for values in (y, *ends)):
-    raise InputError(f"series: {series.label!r} in {panel.title!r} has y, low or high not of length {length}")
+    raise InputError(
+      f"series: {series.label!r} in {panel.title!r} has y, low or high not of length {length}; give all of that length"
+    )
   return y, (ends[0], ends[1]) if ends else None

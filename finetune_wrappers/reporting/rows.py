@@ -1,8 +1,8 @@
-"""Rows: every measured number is one flat JSON object on one line of rows.jsonl.
+"""Rows: each measured number is a flat JSON object on its own line of rows.jsonl.
 
-Required fields: experiment, setting, task, stage, metric, step, seed, value. Every swept value stands beside
-them under its own name. Metrics named `acc_...` are accuracies, fractions in [0, 1]. A diverged run has
-`"diverged":true` and a null value.
+Required fields: experiment, setting, task, stage, metric, step, seed, value. Every swept value is a further field,
+under its own name. Metrics named `acc_...` are accuracies, fractions in [0, 1]. A diverged run has `"diverged":true`
+and a null value.
 """
 
 import json
@@ -37,22 +37,22 @@ def make_row(
   diverged: bool = False,
   **swept: Any,
 ) -> Row:
-  """A checked row. NumPy and JAX scalars become Python's.
+  """Makes a row and checks it. NumPy and JAX scalars become Python numbers.
 
   Args:
     experiment: name of the config.
     setting: one of SETTINGS.
     task: `counter`, `max_identifier`, ...
-    stage: what was measured: compile, pretrain, finetune, reft, scratch, scratch_ft, prune, probe, ...
-    metric: what the value is; `acc_...` for accuracies.
-    step: training step of that stage, 0 or more.
+    stage: the stage measured, or the analysis: compile, pretrain, finetune, reft, scratch, prune, probe, ...
+    metric: name of the quantity; `acc_...` for accuracies.
+    step: training step of the stage, 0 or more.
     seed: of the run, 0 or more.
     value: finite; a fraction in [0, 1] for accuracies; None for a diverged run.
-    diverged: whether the run diverged; kept only if true.
-    **swept: every swept value (c_tr, learning_rate, k, ...): text, finite number, bool or None.
+    diverged: whether the run diverged; the row has this field only if true.
+    **swept: swept values (c_tr, learning_rate, k, ...): text, finite number, bool or None.
 
   Raises:
-    InputError: for a field that breaks this.
+    InputError: for a field that is not as above.
   """
   row = {
     "experiment": experiment,
@@ -75,7 +75,7 @@ def make_row(
 
 
 def check_row(row: Any) -> None:
-  """Checks one row against the contract above.
+  """Checks one row against the rules at the top of this file.
 
   Raises:
     InputError: naming the field and what is allowed.
@@ -87,7 +87,7 @@ def check_row(row: Any) -> None:
       raise InputError(f"{name}: missing; a row needs {', '.join(REQUIRED)}")
   for name in _TEXTS:
     if not isinstance(row[name], str) or not row[name]:
-      raise InputError(f"{name}: {_short(row[name])} is not allowed; use a text that is not empty")
+      raise InputError(f"{name}: {_short(row[name])} is not allowed; use a non-empty text")
   if row["setting"] not in SETTINGS:
     raise InputError(f"setting: {row['setting']!r} is not one of {', '.join(SETTINGS)}")
   for name in _COUNTS:
@@ -103,11 +103,13 @@ def check_row(row: Any) -> None:
 def _check_value(row: Row) -> None:
   value, diverged = row["value"], row.get("diverged", False)
   if type(diverged) is not bool or (value is None) != diverged:
-    raise InputError(f"value: {_short(value)} with diverged {_short(diverged)}; a value is null where a run diverged")
+    raise InputError(
+      f"value: {_short(value)} with diverged {_short(diverged)} is not allowed; use null for a diverged run"
+    )
   if value is None:
     return
   if isinstance(value, bool | str):
-    raise InputError(f"value: {_short(value)} is not allowed; use a finite number, or null with diverged true")
+    raise InputError(f"value: {_short(value)} is not allowed; use a finite number, or null if the run diverged")
   if row["metric"].startswith("acc_") and not 0 <= value <= 1:
     raise InputError(f"value: {value} is not allowed for {row['metric']}; use a fraction from 0 to 1")
 
@@ -116,11 +118,11 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
   """Writes rows in the order given, all of them or none. Equal rows give equal bytes.
 
   Args:
-    path: replaced if it exists; its folder is made if missing.
+    path: of the file, replaced if it exists; its folder is made if missing.
     rows: from `make_row`.
 
   Raises:
-    InputError: for a row that breaks the contract; the file is then as it was.
+    InputError: for an invalid row; the file is left unchanged.
     OSError: if the file cannot be written.
   """
   lines = []
@@ -131,17 +133,17 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:
-  """The rows of a file, in its order.
+  """Reads the rows of a file, in its order.
 
   Raises:
-    InputError: if the file cannot be read, or a line is cut off or is no row; names file and line.
+    InputError: if the file cannot be read or a line is not a valid row; names the file and the line.
   """
   try:
     text = epath.Path(path).read_bytes().decode()
   except UnicodeDecodeError as error:
-    raise InputError(f"{os.fspath(path)}: not a text file in UTF-8; a file of rows is needed") from error
+    raise InputError(f"{os.fspath(path)}: not UTF-8 text; give a file of rows") from error
   except OSError as error:
-    raise InputError(f"{os.fspath(path)}: {error.strerror}; a file of rows is needed") from error
+    raise InputError(f"{os.fspath(path)}: {error.strerror}; give a readable file of rows") from error
   rows = []
   for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
     try:
@@ -151,18 +153,18 @@ def read_rows(path: str | os.PathLike) -> list[Row]:
       raise InputError(f"{os.fspath(path)}:{number}: {error}") from error
     except (ValueError, RecursionError) as error:
       raise InputError(
-        f"{os.fspath(path)}:{number}: not a whole JSON object; the file is cut off or not ours"
+        f"{os.fspath(path)}:{number}: not a whole JSON object; give a file of rows that is not cut off"
       ) from error
     rows.append(row)
   return rows
 
 
 def select(rows: Iterable[Row], **where: Any) -> list[Row]:
-  """The rows whose fields have these values; a field that a row lacks counts as None.
+  """The rows whose fields have the given values; a missing field counts as None.
 
   Args:
     rows: to choose from; their order is kept.
-    **where: a value, or a tuple, list or set of values of which one must match.
+    **where: a value by field; of a tuple, list or set of values one must match.
   """
   several = (tuple, list, set, frozenset)
   wanted = {name: value if isinstance(value, several) else (value,) for name, value in where.items()}
@@ -170,7 +172,7 @@ def select(rows: Iterable[Row], **where: Any) -> list[Row]:
 
 
 def group(rows: Iterable[Row], *keys: str) -> dict[tuple, list[Row]]:
-  """Rows by the values of some fields (None where a row lacks one), in order of first appearance."""
+  """Groups rows by the values of some fields (None if missing), in order of first appearance."""
   groups: dict[tuple, list[Row]] = {}
   for row in rows:
     groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)

@@ -1,4 +1,4 @@
-"""The one style of all figures: sizes, colours, names of ticks. Nothing here touches Matplotlib's global state."""
+"""Style of all figures: sizes, colours, tick labels. Leaves Matplotlib's global state alone."""
 
 import math
 import re
@@ -29,12 +29,12 @@ def new_figure(
   """An empty grid of axes with a title above and a footer below.
 
   Args:
-    rows: of axes.
-    columns: of axes.
-    size: width and height of one of them, in inches.
+    rows: number of rows of axes.
+    columns: number of columns.
+    size: width and height of one set of axes, in inches.
     title: of the figure.
-    footer: small print.
-    aside: inches kept on the right for a legend.
+    footer: small print below the axes.
+    aside: inches kept free on the right, for a legend.
   """
   width = max(columns * size[0] + aside, 3.8)
   footer = textwrap.fill(footer, int(width * 17))
@@ -52,7 +52,7 @@ def new_figure(
 
 
 def colours(labels: Iterable[str], ordered: bool) -> dict[str, Any]:
-  """A colour for each label: the palette, or viridis from dark to light for a sweep and for many labels."""
+  """A colour for each label: of the palette, or of viridis (dark to light) if ordered or more than the palette has."""
   labels = list(dict.fromkeys(labels))
   if not ordered and len(labels) <= len(PALETTE):
     return dict(zip(labels, PALETTE, strict=False))
@@ -61,12 +61,12 @@ def colours(labels: Iterable[str], ordered: bool) -> dict[str, Any]:
 
 
 def legend_inches(labels: Iterable[str]) -> float:
-  """Width of a legend: its longest label, without the marks of mathematical type, and the handle."""
+  """Width of a legend: its longest label, not counting TeX markup, plus the handle."""
   return max(len(re.sub(r"[${}_^\\]", "", label)) for label in labels) * 0.062 + 0.6
 
 
 def name_axes(axis: Axes, title: str, xlabel: str, ylabel: str, inches: float = math.inf) -> None:
-  """Title and labels of one set of axes, a long title in several lines of that width."""
+  """Sets title and labels of one set of axes; a title longer than `inches` is wrapped."""
   if math.isfinite(inches):
     title = textwrap.fill(title, int(inches / 0.075))
   axis.set_title(title, fontsize=LABEL, loc="left")
@@ -75,7 +75,7 @@ def name_axes(axis: Axes, title: str, xlabel: str, ylabel: str, inches: float = 
 
 
 def drop_repeated_labels(axes: Sequence[Axes], columns: int) -> None:
-  """Leaves a y label out where the axes on its left say the same, an x label where those below do."""
+  """Hides a y label that repeats the one on its left, and an x label that repeats the one below."""
   for number, axis in enumerate(axes):
     if number % columns and axis.get_ylabel() == axes[number - 1].get_ylabel():
       axis.yaxis.label.set_visible(False)
@@ -84,21 +84,21 @@ def drop_repeated_labels(axes: Sequence[Axes], columns: int) -> None:
 
 
 def name_ticks(axis: Axes, which: Literal["x", "y"], labels: Sequence[Any] | None, count: int, inches: float) -> None:
-  """Names the ticks 0 .. count - 1: every one if they can be read, else each second, fifth, ...
+  """Labels the ticks 0 .. count - 1: all of them if they stay readable, else every second, fifth, ...
 
   Args:
     axis: the axes.
-    which: `x` or `y`. Long names on x are broken at spaces, then turned (among single letters only the long
-      ones); numbers never.
-    labels: count names, or None for the numbers.
-    count: of ticks.
+    which: `x` or `y`. Long names on x are wrapped at spaces, then rotated (among single letters only the long
+      ones); numbers are not rotated.
+    labels: one for each tick, or None to number them.
+    count: number of ticks.
     inches: length of the axis.
 
   Raises:
-    InputError: if the names are not as many as the values.
+    InputError: if the number of labels is not `count`.
   """
   if labels is not None and len(labels) != count:
-    raise InputError(f"{which}labels: {len(labels)} names for {count} values; give one for each")
+    raise InputError(f"{which}labels: {len(labels)} labels for {count} values; give one for each")
   names = [str(i) for i in range(count)] if labels is None else [str(label) for label in labels]
   if which == "x":
     names = [textwrap.fill(name, max(int(inches / count / 0.075), 8), break_long_words=False) for name in names]
@@ -115,9 +115,9 @@ def name_ticks(axis: Axes, which: Literal["x", "y"], labels: Sequence[Any] | Non
 
 
 def symlog(axis: Axes, x: np.ndarray) -> None:
-  """A logarithmic x axis that can show 0: linear up to the first of x above it."""
+  """A logarithmic x axis that can show 0: linear up to the smallest positive x."""
   first = min(x[x > 0], default=1.0)
   axis.set_xscale("symlog", linthresh=first, linscale=0.4)
   powers = 10.0 ** np.arange(math.ceil(math.log10(first)), 1 + math.floor(math.log10(max(x.max(), first))))
-  axis.xaxis.set_major_locator(FixedLocator([0.0, *powers]))  # Matplotlib's own crowd the linear part
+  axis.xaxis.set_major_locator(FixedLocator([0.0, *powers]))  # Matplotlib's default ticks crowd the linear part
   axis.xaxis.set_minor_locator(NullLocator())

@@ -1,4 +1,4 @@
-"""Tables in Markdown: means with intervals over seeds, diverged runs counted, the paper's numbers beside ours."""
+"""Markdown tables: means with intervals over seeds, counts of diverged runs, our numbers beside the paper's."""
 
 import dataclasses
 import math
@@ -11,9 +11,9 @@ from finetune_wrappers.types import InputError
 
 MISSING = "-"
 
-# Fractions besides the accuracies, which are known by their name: shares of attention and of classes, guesses.
+# Metrics that are fractions, besides the accuracies (named `acc_...`).
 _SHARES = ("attention_mass", "attention_uniform", "predicted_share", "label_share", "guess_baseline")
-_SIZES = ("activation_shift",)  # not negative
+_SIZES = ("activation_shift",)  # metrics from 0 up
 _UNBOUNDED = (-math.inf, math.inf)
 
 
@@ -22,11 +22,10 @@ class CellSummary(NamedTuple):
 
   Attributes:
     mean: over the runs that did not diverge; nan if all did.
-    interval: 95 % Student t interval over the seeds that did not diverge; (nan, nan) below 2. Clipped to what the
-      metric can be, [0, 1] for fractions and [-1, 1] for their differences: the part cut off cannot hold the true
-      mean, so the confidence stays what it was.
-    n: runs, diverged ones included.
-    n_diverged: how many of them diverged.
+    interval: 95 % Student t interval over the seeds that did not diverge; (nan, nan) for fewer than 2. Clipped to the
+      metric's range, [0, 1] for fractions and [-1, 1] for their differences, which keeps its confidence.
+    n: number of runs, diverged ones included.
+    n_diverged: number of diverged runs.
   """
 
   mean: float
@@ -37,14 +36,14 @@ class CellSummary(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Our numbers beside the paper's.
+  """Our numbers compared with the paper's.
 
   Attributes:
-    markdown: the table, in percent and percentage points, one line for each setting that we ran.
-    mean_absolute_difference: over the cells that both have, as a fraction; nan if there are none.
-    cells: how many cells both have (a cell is one metric of one setting).
-    only_ours: cells of ours that the paper lacks, or whose runs all diverged.
-    only_paper: cells of the paper that we did not run.
+    markdown: the table, in percent and percentage points, one line for each combination of keys that we ran.
+    mean_absolute_difference: over the shared cells, as a fraction; nan if there are none.
+    cells: number of shared cells (a cell is one metric at one combination of keys).
+    only_ours: number of our cells that the paper lacks, or whose runs all diverged.
+    only_paper: number of the paper's cells that we did not run.
   """
 
   markdown: str
@@ -55,21 +54,21 @@ class Comparison:
 
   @property
   def points(self) -> str:
-    """The mean absolute difference in percentage points, as text; `-` if no cell is common."""
+    """The mean absolute difference in percentage points, as text; `-` if no cell is shared."""
     mean = self.mean_absolute_difference
     return MISSING if math.isnan(mean) else f"{100 * mean:.1f}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-  """A Markdown table that ends in a newline; `|` is escaped, line breaks become spaces, None becomes empty.
+  """A Markdown table, newline at the end. `|` is escaped, line breaks become spaces and None an empty cell.
 
   Raises:
-    InputError: if a row is not as long as the header.
+    InputError: if a row and the header differ in length.
   """
   lines = [_line(header), _line(["---"] * len(header))]
   for row in rows:
     if len(row) != len(header):
-      raise InputError(f"rows: a row has {len(row)} cells; the header has {len(header)}")
+      raise InputError(f"rows: a row has {len(row)} cells; give {len(header)}, as in the header")
     lines.append(_line(row))
   return "\n".join(lines) + "\n"
 
@@ -81,29 +80,29 @@ def cell_summary(rows: Sequence[Row]) -> CellSummary:
     rows: one for each seed, of one metric.
 
   Raises:
-    InputError: for no rows, mixed metrics, or a seed that comes twice (the interval would be too narrow).
+    InputError: for no rows, several metrics, or a repeated seed (the interval would be too narrow).
   """
   metrics = sorted({row["metric"] for row in rows})
   if len(metrics) != 1:
-    raise InputError(f"metric: a cell has {', '.join(metrics) or 'no rows'}; select exactly one")
+    raise InputError(f"metric: a cell has {', '.join(metrics) or 'no rows'}; select rows of exactly one metric")
   seeds = [row["seed"] for row in rows]
   twice = sorted({seed for seed in seeds if seeds.count(seed) > 1})
   if twice:
-    raise InputError(f"seed: {twice[0]} comes twice in one cell; select one step and one value of all that was swept")
+    raise InputError(f"seed: {twice[0]} comes twice in one cell; select one step and one value of each swept field")
   values = [row["value"] for row in rows if row["value"] is not None]
   return _summary(values, len(rows), _bounds(metrics[0]))
 
 
 def paired_summary(rows: Sequence[Row], base: Sequence[Row]) -> CellSummary:
-  """Mean and interval over seeds of the difference of two cells, each seed against itself.
+  """Mean and interval over seeds of the difference of two cells, paired by seed.
 
   Args:
     rows: one for each seed, of one metric.
-    base: what is taken off, of the same metric. A seed that diverged there needs no row in `rows`, and counts as
-      diverged.
+    base: rows to subtract, of the same metric. A seed that diverged here counts as diverged and needs no row in
+      `rows`.
 
   Raises:
-    InputError: as `cell_summary`, or for a seed that only one of them has.
+    InputError: as `cell_summary`, or if the two differ in metric or seeds.
   """
   for cell in (rows, base):
     if cell:
@@ -111,7 +110,9 @@ def paired_summary(rows: Sequence[Row], base: Sequence[Row]) -> CellSummary:
   before = {row["seed"]: row["value"] for row in base}
   after = {seed: None for seed, value in before.items() if value is None} | {row["seed"]: row["value"] for row in rows}
   if after.keys() != before.keys() or {row["metric"] for row in rows} - {row["metric"] for row in base}:
-    raise InputError(f"rows: seeds {sorted(after)} cannot be paired with {sorted(before)}, or the metrics differ")
+    raise InputError(
+      f"rows: seeds {sorted(after)} cannot be paired with {sorted(before)}; give the same seeds and metric"
+    )
   pairs = [(after[seed], value) for seed, value in before.items()]
   differences = [now - was for now, was in pairs if now is not None and was is not None]
   low, high = _bounds(base[0]["metric"]) if base else _UNBOUNDED
@@ -119,7 +120,7 @@ def paired_summary(rows: Sequence[Row], base: Sequence[Row]) -> CellSummary:
 
 
 def _bounds(metric: str) -> tuple[float, float]:
-  """What a metric can be."""
+  """Range of a metric."""
   if metric.startswith("acc_") or metric in _SHARES:
     return (0.0, 1.0)
   return (0.0, math.inf) if metric in _SIZES else _UNBOUNDED
@@ -140,9 +141,9 @@ def format_accuracy(
 
   Args:
     mean: fraction; nan if all runs diverged.
-    interval: fractions; left out if nan.
-    n: runs, diverged ones included; needed to say that some diverged.
-    n_diverged: how many diverged; if not 0 the text says so.
+    interval: fractions; not shown if nan.
+    n: number of runs, diverged ones included; None to show only how many diverged.
+    n_diverged: number of diverged runs, shown unless 0.
   """
   text = "" if math.isnan(mean) else f"{100 * mean:.1f}"
   if text and not any(map(math.isnan, interval)):
@@ -154,7 +155,7 @@ def format_accuracy(
 
 
 def format_cell(rows: Sequence[Row]) -> str:
-  """The accuracy of one cell as text; `-` for no rows."""
+  """The accuracy of one cell as text; `-` if there are no rows."""
   if not rows:
     return MISSING
   summary = cell_summary(rows)
@@ -178,13 +179,13 @@ def comparison_table(
   """Our mean [interval] beside the paper's accuracy and the difference, ours minus the paper's.
 
   Args:
-    ours_rows: of accuracies, several seeds for each setting; other metrics are left out.
-    paper_rows: as from `paper_values`, fractions, one for each setting and metric.
-    keys: fields that tell settings apart, the first columns (task, learning_rate, c_tr, c_te).
+    ours_rows: our rows, one or more seeds for each combination of keys; other metrics are ignored.
+    paper_rows: as from `paper_values`, fractions, one for each combination of keys and metric.
+    keys: fields that tell the lines apart, the first columns (task, learning_rate, c_tr, c_te).
     metrics: accuracies to compare, three columns each.
 
   Raises:
-    InputError: as `cell_summary`, or if the paper's rows give a setting twice.
+    InputError: as `cell_summary`, or if two of the paper's rows share keys and metric.
   """
   paper = _paper_cells(paper_rows, keys, metrics)
   lines, ours = [], set()
@@ -210,25 +211,25 @@ def comparison_table(
 
 
 def _points(difference: float) -> str:
-  """Percentage points with their sign; never -0.0."""
+  """Percentage points with a sign; never -0.0."""
   return MISSING if math.isnan(difference) else f"{round(100 * difference, 1) + 0.0:+.1f}"
 
 
 def _paper_cells(rows: Iterable[Mapping[str, Any]], keys: Sequence[str], metrics: Sequence[str]) -> dict[tuple, float]:
-  """The paper's value by (*keys, metric)."""
+  """The paper's values by (*keys, metric)."""
   cells: dict[tuple, float] = {}
   for row in _rounded(rows, keys):
     if row["metric"] not in metrics or row["value"] is None:
       continue
     cell = (*(row.get(key) for key in keys), row["metric"])
     if cell in cells:
-      raise InputError(f"paper_rows: {cell} comes twice; name more keys")
+      raise InputError(f"paper_rows: {cell} comes twice; give more keys")
     cells[cell] = row["value"]
   return cells
 
 
 def _rounded(rows: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-  """Rows whose keys meet although one was a float32 (0.1 and 0.10000000149)."""
+  """Rounds keys, so that a float32's 0.10000000149 matches 0.1."""
   return [{**row, **{key: float(f"{row[key]:.6g}") for key in keys if isinstance(row.get(key), float)}} for row in rows]
 
 

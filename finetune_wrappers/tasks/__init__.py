@@ -1,1 +1,1 @@
-"""Tasks: what a model is trained on and how its answers are judged."""
+"""Tasks: strings to train and test on, with the right answers for both operands."""

@@ -104,7 +104,7 @@ def parse(lines: Iterable[str]) -> Grammar:
 
 
 def _check_each(rules: tuple[Rule, ...]) -> None:
-  """Raises InputError for no rules, a rule that is wrong by itself, or one that stands there twice."""
+  """Raises InputError for no rules, an invalid rule, or a rule given twice."""
   if not rules:
     raise InputError("rules: there are none; use one or more")
   seen = set()

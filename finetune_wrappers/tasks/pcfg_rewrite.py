@@ -1,4 +1,4 @@
-"""Rewriting a text so that the two operands' answers are what a sampler decided.
+"""Rewrites a text so that both operands have the answers that a sampler drew.
 
 The paper plants its spurious correlation "by inserting target tokens". Here tokens are exchanged where they stand:
 no more than the wanted numbers ask for, at places drawn at random, so that the text keeps its length and, elsewhere,

@@ -1,8 +1,8 @@
 """Fine-tuning tasks on PCFG text (paper part B): Counting and Index of occurrence, O_PT = a, O_FT = b.
 
 Spurious correlation r(x, O_FT) - r(x, O_PT) = q, exact for every C_Tr, with label distributions that do not depend on
-C_Tr: O_PT's answer is uniform over n values, and O_FT's is q more in a correlated text; in any other it is q plus what
-a rotation of the n values by 1..n-1 places makes of O_PT's. So both answers are uniform over n values whatever C_Tr is
+C_Tr: O_PT's answer is uniform over n values, and O_FT's is q more in a correlated text; in any other it is q
+plus O_PT's answer, rotated by 1..n-1 among the n values. So both answers are uniform over n values whatever C_Tr is
 (Fig. 16), and no text of the second kind carries the correlation.
 
 Worked example, Counting, q = 1, last 6 tokens "cabbca": count(a) = 2, count(b) = 2: difference 0, no correlation;
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from finetune_wrappers.tasks.pcfg_rewrite import spread_counts, spread_places, whole
-from finetune_wrappers.tasks.pcfg_text import PCFGText
+from finetune_wrappers.tasks.pcfg_text import JAILBREAKS, PCFGText
 from finetune_wrappers.tasks.task import Categorical
 from finetune_wrappers.types import Batch, require
 
@@ -28,7 +28,7 @@ class PCFGTask:
   """One family of the pretraining tasks with two operands; see `Task`.
 
   Attributes:
-    text: what pretraining and fine-tuning share.
+    text: shared by pretraining and fine-tuning.
     name: `counting` or `index`.
     q: the correlation's difference of answers (paper: 1 for Counting, a constant for Index).
     distinct_answers_in_test: whether the test set at C_Te = 0 also leaves out texts on which both operands have the
@@ -42,6 +42,7 @@ class PCFGTask:
   distinct_answers_in_test: bool = True
   output = Categorical()
   prompted = True
+  correlated = True
 
   def __post_init__(self):
     require(self.name in TASKS, "task", self.name, ", ".join(TASKS))
@@ -76,6 +77,11 @@ class PCFGTask:
     return self.length - 1
 
   @property
+  def families(self) -> tuple[str, ...]:
+    """The family tokens that ask this question; more than one with `text.jailbreaks` (App. E.2)."""
+    return (self.name, *(JAILBREAKS if self.text.jailbreaks and self.name == "counting" else ()))
+
+  @property
   def end(self) -> int:
     """Token id that follows the answer."""
     return self.text.token("EOS")
@@ -97,6 +103,12 @@ class PCFGTask:
     operand = self.text.first_operand + jnp.array([0, 1, 0])[target]
     answers = jnp.stack([batch.labels_pt, batch.labels_ft, batch.labels_ft])
     return self.asking(batch.tokens, operand), answers[target]
+
+  def text_of(self, tokens_BxT):
+    """See `Task.text_of`: the counted end of the text."""
+    end = 5 + self.text.window  # after SOS T O O' SOT
+    letters = range(self.text.first_operand, self.text.first_operand + len(self.text.grammar.terminals))
+    return tokens_BxT[:, end - self.text.counted : end], tuple(letters)
 
   def asking(self, tokens_BxT, operand, family: str | None = None):
     """Prompts with another operand (a token id) and, if given, another family token."""

@@ -13,7 +13,7 @@ TARGETS = ("pt", "ft", "random")
 
 
 class Output(Protocol):
-  """How logits answer: what training and every accuracy need to know of them."""
+  """How logits answer, for training and for every accuracy."""
 
   def losses(self, logits: Any, labels: Any) -> Any:
     """The loss of each answer, float32 [...], from logits [..., V] and labels int [...]."""
@@ -57,11 +57,11 @@ class Numerical:
 
 
 class Task(Protocol):
-  """Strings with answers for O_PT and O_FT and a spurious correlation of known probability."""
+  """Strings with answers for O_PT and O_FT, and usually a spurious correlation of known probability."""
 
   @property
   def name(self) -> str:
-    """`counter`, `max_identifier`, `counting`, `index`."""
+    """What rows call it: `counter`, `max_identifier`, `counting`, `index`, or your own."""
     ...
 
   @property
@@ -89,6 +89,11 @@ class Task(Protocol):
     """Whether the string itself says which operand is asked for."""
     ...
 
+  @property
+  def correlated(self) -> bool:
+    """Whether there is a spurious correlation; without one C_Tr and C_Te can only be 0."""
+    ...
+
   def sample(self, key: Any, batch_size: int, c_tr: Any) -> Batch:
     """Draws training strings; jittable.
 
@@ -98,7 +103,7 @@ class Task(Protocol):
       c_tr: C_Tr, the probability that a string carries the spurious correlation; may be traced.
 
     Returns:
-      A Batch. Exactly the strings that carry the correlation were meant to.
+      A Batch. No string carries the correlation by accident.
     """
     ...
 
@@ -108,6 +113,10 @@ class Task(Protocol):
 
   def question(self, batch: Batch, target: Any) -> tuple[Any, Any]:
     """(tokens [B, T], labels [B]) of a batch asked for one of TARGETS; target is its place and may be traced."""
+    ...
+
+  def text_of(self, tokens_BxT: Any) -> tuple[Any, tuple[int, ...]]:
+    """(the tokens that answers depend on, int [B, W]; token ids of the letters in them): controls of probes."""
     ...
 
 

@@ -16,39 +16,73 @@ import string as ascii_letters
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tracr.rasp import rasp
 
-from finetune_wrappers.tasks.task import Categorical
+from finetune_wrappers.rules import ANY_WHOLE, COUNT, FLAG, SIZE, Checked, one_of, ruled, whole
+from finetune_wrappers.tasks.strings import StringTask, pick_by_class
 from finetune_wrappers.types import Batch, InputError
 
 LETTERS = ascii_letters.ascii_lowercase
+READINGS = ("literal", "constant_true")
+_NUM_LETTERS, _VOCAB_SIZE = whole(2), whole(2, len(LETTERS))
 
 
-@dataclasses.dataclass(frozen=True)
-class _LetterStrings:
-  """What both tasks share: how letters become token ids, and where the answer is read."""
+def counter_program(operand: str = "a", *, reading: str = "literal") -> rasp.SOp:
+  """Counts `operand` in the string (paper App. B, "Counter").
 
-  num_letters: int
+  RASP: binarise (token == operand), select where that is true, SelectorWidth counts, and an Aggregate
+  through the identity selector, which makes the third block.
+
+  Args:
+    operand: the letter to count.
+    reading: how "select where it is true" is read. `literal` (the default) compares with
+      `rasp.indices`, as the paper's listing does; `True == 1`, so the count stands at the *second* letter
+      and the first holds the count of all others. It is the default because Fig. 40 reads the count off
+      position 2 and because only with it the paper's weight names (B1WV97-0, B1WK148-1) fall on the
+      rows of `one` and of the letter b. `constant_true` compares with the constant True: the count stands at
+      every position.
+
+  Returns:
+    The RASP program.
+  """
+  is_operand = (rasp.tokens == operand).named("bin")
+  count = rasp.SelectorWidth(_select_true(is_operand, reading)).named("selector_width")
+  identity = rasp.Select(rasp.indices, rasp.indices, rasp.Comparison.EQ)
+  return rasp.Aggregate(identity, count).named("answer")
+
+
+def max_identifier_program(rank: int = 5, *, reading: str = "literal") -> rasp.SOp:
+  """Finds the `rank`-th largest letter of a string of distinct letters (paper App. B, "Max-identifier").
+
+  RASP: for each token the number of tokens that precede it (a is the largest), binarise (that number ==
+  rank - 1), select where that is true, Aggregate the tokens there. The binarisation makes it three blocks:
+  block 0 sorts, block 1 marks, block 2 reads, as the paper describes them.
+
+  Args:
+    rank: 1 for the largest, 5 for the paper's O_PT.
+    reading: as for `counter_program`; with `literal` the answer stands at the second letter.
+
+  Returns:
+    The RASP program.
+  """
+  precede = rasp.Select(rasp.tokens, rasp.tokens, rasp.Comparison.LT)
+  is_rank = (rasp.SelectorWidth(precede).named("selector_width") == rank - 1).named("bin")
+  return rasp.Aggregate(_select_true(is_rank, reading), rasp.tokens).named("answer")
+
+
+def _select_true(predicate: rasp.SOp, reading: str) -> rasp.Selector:
+  one_of(*READINGS).check("reading", reading)
+  if reading == "literal":
+    return rasp.Select(predicate, rasp.indices, rasp.Comparison.EQ)
+  true = rasp.Map(lambda _: True, rasp.indices).named("true")
+  return rasp.Select(predicate, true, rasp.Comparison.EQ)
+
+
+class _LetterTask(StringTask, Checked):
+  """Strings of the alphabet's first letters, answered at the second one."""
+
   vocab_size: int
-  num_pads: int
-  q: int
-
-  output = Categorical()
-  prompted = False  # a compiled program answers for the operand it was compiled for
-
-  @property
-  def max_seq_len(self) -> int:
-    """Letters and pads: the length the program is compiled for."""
-    return self.num_letters + self.num_pads
-
-  @property
-  def length(self) -> int:
-    """T: BOS, letters, pads."""
-    return 1 + self.max_seq_len
-
-  @property
-  def answer_position(self) -> int:
-    """2, the second letter: where the literal programs put their answer (Fig. 40)."""
-    return 2
+  answer_position = 2  # the second letter, where the literal programs put their answer (Fig. 40)
 
   @property
   def letters(self) -> str:
@@ -56,35 +90,9 @@ class _LetterStrings:
     return LETTERS[: self.vocab_size]
 
   @property
-  def symbols(self) -> tuple[str, ...]:
-    """Token ids' symbols, in Tracr's order (sorted, BOS and pad among the letters)."""
-    return tuple(sorted([*self.letters, "compiler_bos", "compiler_pad"]))
-
-  def question(self, batch: Batch, target):
-    """See `Task.question`.
-
-    `random` is the O_PT answer of the neighbouring string, so labels keep their distribution and say nothing about
-    the string.
-    """
-    answers = jnp.stack([batch.labels_pt, batch.labels_ft, jnp.roll(batch.labels_pt, 1)])
-    return batch.tokens, answers[target]
-
-  def _tokens(self, letters_BxL):
-    """Letter numbers 0, 1, ... to token ids between BOS and pads."""
-    ids = {symbol: i for i, symbol in enumerate(self.symbols)}
-    table = jnp.array([ids[letter] for letter in self.letters], jnp.int32)
-    batch = letters_BxL.shape[0]
-    bos = jnp.full((batch, 1), ids["compiler_bos"], jnp.int32)
-    pad = jnp.full((batch, self.num_pads), ids["compiler_pad"], jnp.int32)
-    return jnp.concatenate([bos, table[letters_BxL], pad], axis=1)
-
-  def _check_common(self) -> None:
-    if self.num_letters < 2:
-      raise InputError(f"num_letters: {self.num_letters} is not allowed; use 2 or more")
-    if not 2 <= self.vocab_size <= 26:
-      raise InputError(f"vocab_size: {self.vocab_size} is not allowed; use 2 to 26 letters")
-    if self.num_pads < 0:
-      raise InputError(f"num_pads: {self.num_pads} is not allowed; use 0 or more")
+  def vocab(self) -> tuple[str, ...]:
+    """See StringTask."""
+    return tuple(self.letters)
 
 
 def _permuted(key, values_BxL):
@@ -92,30 +100,8 @@ def _permuted(key, values_BxL):
   return jax.random.permutation(key, values_BxL, axis=1, independent=True)
 
 
-def _pick(key, values, weights: np.ndarray, chosen: np.ndarray, batch_size: int):
-  """Values drawn in proportion to their weights among the chosen ones, int32 [B, ...].
-
-  Inverts the cumulative distribution; only values of positive weight are in the table, so no rounding of
-  the float32 table can pick another.
-  """
-  kept = chosen & (weights > 0)
-  cumulative = np.cumsum(weights[kept] / weights[kept].sum()).astype(np.float32)
-  cumulative[-1] = 1.0
-  u_B = jax.random.uniform(key, (batch_size,))
-  return jnp.array(values[kept], jnp.int32)[jnp.searchsorted(jnp.array(cumulative), u_B, side="right")]
-
-
-def _pick_by_class(key, values, weights: np.ndarray, carries: np.ndarray, others: np.ndarray, c_tr, batch_size: int):
-  """With probability c_tr a value that carries the correlation, else one of the others."""
-  key_class, key_yes, key_no = jax.random.split(key, 3)
-  yes = _pick(key_yes, values, weights, carries, batch_size)
-  no = _pick(key_no, values, weights, others, batch_size)
-  correlated_B = jax.random.uniform(key_class, (batch_size,)) < c_tr
-  return jnp.where(correlated_B.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
-
-
 @dataclasses.dataclass(frozen=True)
-class CounterTask(_LetterStrings):
+class CounterTask(_LetterTask):
   """Counting O_PT = a; fine-tuned to count O_FT = b; spurious correlation count(b) - count(a) = q.
 
   Attributes:
@@ -128,15 +114,15 @@ class CounterTask(_LetterStrings):
       Acc. O_PT + Acc. O_FT far below what 13 % shared answers would give, so it seems to.
   """
 
-  num_letters: int = 45
-  vocab_size: int = 9
-  num_pads: int = 2
-  q: int = 1
-  distinct_answers_in_test: bool = True
+  num_letters: int = ruled(_NUM_LETTERS, 45)
+  vocab_size: int = ruled(_VOCAB_SIZE, 9)
+  num_pads: int = ruled(COUNT, 2)
+  q: int = ruled(ANY_WHOLE, 1)
+  distinct_answers_in_test: bool = ruled(FLAG, True)
   name = "counter"
 
   def __post_init__(self):
-    self._check_common()
+    super().__post_init__()
     # Without a third letter the counts add up to num_letters: every other difference is missing.
     first, every = (1, 1) if self.vocab_size > 2 else (2 - self.num_letters % 2, 2)
     if abs(self.q) not in range(first, self.num_letters + 1, every):
@@ -146,9 +132,18 @@ class CounterTask(_LetterStrings):
       )
 
   @property
-  def num_labels(self) -> int:
+  def labels(self) -> tuple[int, ...]:
     """Counts 0..max_seq_len: the labels of the compiled answer."""
-    return self.max_seq_len + 1
+    return tuple(range(self.max_seq_len + 1))
+
+  def program(self, operand: str, *, reading: str = "literal") -> rasp.SOp:
+    """The RASP program of one operand, `pt` or `ft`; see `counter_program`."""
+    return counter_program({"pt": "a", "ft": "b"}[operand], reading=reading)
+
+  def marks(self, batch: Batch) -> dict[str, np.ndarray]:
+    """See Unprompted: the letters that are counted."""
+    a, b = self.token_ids[:2]
+    return {"pt": np.asarray(batch.tokens) == a, "ft": np.asarray(batch.tokens) == b}
 
   def sample(self, key, batch_size: int, c_tr) -> Batch:
     """See `Task.sample`."""
@@ -171,17 +166,17 @@ class CounterTask(_LetterStrings):
     difference = pairs[:, 1] - pairs[:, 0]
     others = ~np.isin(difference, exclude)
     key_counts, key_rest, key_order = jax.random.split(key, 3)
-    counts = _pick_by_class(key_counts, pairs, weights, difference == self.q, others, c_tr, batch_size)
+    counts = pick_by_class(key_counts, pairs, weights, difference == self.q, others, c_tr, batch_size)
     count_a, count_b = counts[:, 0], counts[:, 1]
     rank = jnp.arange(self.num_letters)
     rest = jax.random.randint(key_rest, (batch_size, self.num_letters), 2, max(self.vocab_size, 3))
     letters = jnp.where(rank < (count_a + count_b)[:, None], 1, rest)
     letters = jnp.where(rank < count_a[:, None], 0, letters)
-    return Batch(self._tokens(_permuted(key_order, letters)), count_a, count_b)
+    return Batch(self.encode(_permuted(key_order, letters)), count_a, count_b)
 
 
 @dataclasses.dataclass(frozen=True)
-class MaxIdentifierTask(_LetterStrings):
+class MaxIdentifierTask(_LetterTask):
   """The O_PT = 5th largest of distinct letters; fine-tuned to the O_FT = 7th; answers q letters apart.
 
   Attributes:
@@ -194,16 +189,16 @@ class MaxIdentifierTask(_LetterStrings):
     rank_ft: O_FT, larger than rank_pt.
   """
 
-  num_letters: int = 9
-  vocab_size: int = 26
-  num_pads: int = 2
-  q: int = 2
-  rank_pt: int = 5
-  rank_ft: int = 7
+  num_letters: int = ruled(_NUM_LETTERS, 9)
+  vocab_size: int = ruled(_VOCAB_SIZE, 26)
+  num_pads: int = ruled(COUNT, 2)
+  q: int = ruled(ANY_WHOLE, 2)
+  rank_pt: int = ruled(SIZE, 5)
+  rank_ft: int = ruled(SIZE, 7)
   name = "max_identifier"
 
   def __post_init__(self):
-    self._check_common()
+    super().__post_init__()
     if self.num_letters > self.vocab_size:
       raise InputError(
         f"num_letters: {self.num_letters} distinct letters need a larger vocab_size than {self.vocab_size}"
@@ -226,16 +221,26 @@ class MaxIdentifierTask(_LetterStrings):
       )
 
   @property
-  def num_labels(self) -> int:
-    """One class a letter."""
-    return self.vocab_size
+  def labels(self) -> tuple[str, ...]:
+    """The letters."""
+    return self.vocab
+
+  def program(self, operand: str, *, reading: str = "literal") -> rasp.SOp:
+    """The RASP program of one operand, `pt` or `ft`; see `max_identifier_program`."""
+    return max_identifier_program({"pt": self.rank_pt, "ft": self.rank_ft}[operand], reading=reading)
+
+  def marks(self, batch: Batch) -> dict[str, np.ndarray]:
+    """See Unprompted: the letter that is looked for."""
+    tokens = np.asarray(batch.tokens)
+    labels = {"pt": batch.labels_pt, "ft": batch.labels_ft}
+    return {operand: tokens == self.token_ids[np.asarray(label)][:, None] for operand, label in labels.items()}
 
   def sample(self, key, batch_size: int, c_tr) -> Batch:
     """See `Task.sample`."""
     gaps = self._gaps()
     weights = np.array([self._strings_with_gap(gap) for gap in gaps], np.float64)
     key_gap, key_string = jax.random.split(key)
-    gap_B = _pick_by_class(key_gap, gaps, weights, gaps == self.q, gaps != self.q, c_tr, batch_size)
+    gap_B = pick_by_class(key_gap, gaps, weights, gaps == self.q, gaps != self.q, c_tr, batch_size)
     return self._string_with_gap(key_string, gap_B)
 
   def sample_test(self, key, batch_size: int, c_te: int) -> Batch:
@@ -269,7 +274,7 @@ class MaxIdentifierTask(_LetterStrings):
     answer_ft = answer_pt + gap_B
     lower, upper = outer[:, : self.rank_pt], outer[:, self.rank_pt :] + gap_B[:, None]
     letters = jnp.concatenate([lower, inner, answer_ft[:, None], upper], axis=1)
-    tokens = self._tokens(_permuted(key_order, letters))
+    tokens = self.encode(_permuted(key_order, letters))
     return Batch(tokens, answer_pt.astype(jnp.int32), answer_ft.astype(jnp.int32))
 
 
@@ -282,7 +287,7 @@ def _sorted_subset(key, size: int, alphabet: int, limit_B):
   return jnp.sort(jax.lax.top_k(scores, size)[1], axis=1)
 
 
-TASKS = {"counter": CounterTask, "max_identifier": MaxIdentifierTask}
+TASKS = {task.name: task for task in (CounterTask, MaxIdentifierTask)}  # by the name of their section in configs
 
 
 def make_task(name: str, **settings) -> CounterTask | MaxIdentifierTask:
@@ -291,6 +296,5 @@ def make_task(name: str, **settings) -> CounterTask | MaxIdentifierTask:
   Raises:
     InputError: for an unknown name, or settings that no string can satisfy.
   """
-  if name not in TASKS:
-    raise InputError(f"task: {name!r} is not one of {', '.join(sorted(TASKS))}")
+  one_of(*TASKS).check("task", name)
   return TASKS[name](**settings)

@@ -1,9 +1,9 @@
 """Checkpoints of unfinished lanes, on disk.
 
-A lane goes on from its newest one, whatever ran beside it there:
+A lane continues from its newest checkpoint, whichever lanes were saved with it:
 
-workdir/cohorts/<key>/lanes.json   which lanes, in the order of the arrays
-workdir/cohorts/<key>/<step>/      Orbax: arrays with one entry for each lane, and their checksum
+workdir/cohorts/<key>/lanes.json   stage keys of the lanes, in the order of the arrays
+workdir/cohorts/<key>/<step>/      Orbax: arrays with one entry a lane, and their checksum
 """
 
 import contextlib
@@ -28,7 +28,7 @@ class Checkpoints:
   """Reads and writes checkpoints below `workdir/cohorts`.
 
   Args:
-    root: of the store.
+    root: root folder of the store.
   """
 
   def __init__(self, root):
@@ -36,13 +36,13 @@ class Checkpoints:
     self._folder = root / "cohorts"
 
   def save(self, lanes: Sequence[str], step: int, arrays: Any) -> None:
-    """Keeps what these lanes have after `step` steps, and of those before it the last.
+    """Saves these lanes after `step` steps; keeps the previous checkpoint and deletes older ones.
 
-    Several hosts call this together.
+    Every host must call this.
 
     Args:
       lanes: stage keys, R of them.
-      step: of all of them.
+      step: steps done, the same for all of them.
       arrays: pytree of arrays [R, ...].
 
     Raises:
@@ -55,7 +55,7 @@ class Checkpoints:
       hosts.on_first(lambda: _keep_newest(folder))
 
   def load(self, lanes: Sequence[str]) -> dict[str, tuple[int, Any]]:
-    """(step, arrays [...]) of the newest whole checkpoint of each of these lanes; a lane without one is left out."""
+    """(step, arrays [...]) of each lane's newest undamaged checkpoint; a lane without one is left out."""
     found: dict[str, tuple[int, Any]] = {}
     for step, folder, members in self._newest_first():
       wanted = [lane for lane in lanes if lane in members and lane not in found]
@@ -66,7 +66,7 @@ class Checkpoints:
     return found
 
   def steps(self) -> dict[str, int]:
-    """How far each lane has come, by the names of folders: what one of them holds may turn out to be damaged."""
+    """Step of each lane's newest checkpoint, from folder names only: the checkpoint may be damaged."""
     far: dict[str, int] = {}
     for step, _, members in self._newest_first():
       for lane in members:
@@ -74,17 +74,17 @@ class Checkpoints:
     return far
 
   def tidy(self, done: Callable[[str], bool]) -> None:
-    """Removes the checkpoints of which every lane is done; of several hosts, for one of them to do."""
+    """Removes the checkpoints whose lanes are all done. Only one host may call this."""
     with writing(self._root):
       for folder in list(self._folder.iterdir()):
         members = _members(folder)
         if members and all(map(done, members)):
           for step in _steps_in(folder):
             remove(folder / str(step))
-          remove(folder)  # last, so that what a kill leaves is still known to be done with
+          remove(folder)  # last: if killed before, the next call still finds lanes.json
 
   def _newest_first(self) -> list[tuple[int, Any, list[str]]]:
-    """(step, folder of its cohort, lanes) of everything there."""
+    """(step, folder of the cohort, lanes) of every checkpoint."""
     found = []
     for folder in self._folder.iterdir() if self._folder.exists() else ():
       members = _members(folder)
@@ -99,7 +99,7 @@ def _make_ready(folder, lanes: Sequence[str], step: int) -> None:
 
 
 def _keep_newest(folder) -> None:
-  """The newest and, for the day that it turns out to be damaged, the one before it."""
+  """Keeps the newest checkpoint and one fallback."""
   steps = sorted(_steps_in(folder))[-_KEPT:]
   for other in folder.iterdir():
     if other.name not in ("lanes.json", *map(str, steps)):
@@ -107,7 +107,7 @@ def _keep_newest(folder) -> None:
 
 
 def _members(folder) -> list[str]:
-  """The lanes of a cohort's folder; none if it is foreign, or was removed meanwhile."""
+  """The lanes of a cohort's folder; none if it is foreign or was just removed."""
   with contextlib.suppress(OSError, ValueError, TypeError):
     return [str(lane) for lane in json.loads((folder / "lanes.json").read_text())]
   return []
@@ -120,10 +120,10 @@ def _steps_in(folder) -> list[int]:
 
 
 def _read(folder, lanes: Sequence[str]) -> Any:
-  """Its arrays, or None and a warning if they are not whole.
+  """The arrays of a checkpoint; None, with a warning, if it is damaged.
 
   Raises:
-    InputError: if the disk does not let it be read.
+    InputError: if a file cannot be read.
   """
   try:
     with reading(folder, "checkpoint"):
@@ -138,6 +138,6 @@ def _read(folder, lanes: Sequence[str]) -> Any:
 
 
 def _checksum(lanes: Sequence[str], arrays: Any) -> np.ndarray:
-  """SHA-256 of the lanes' names and all arrays, as bytes."""
+  """SHA-256 over the stage keys and all arrays, as bytes."""
   text = " ".join([checksum(arrays), *lanes])
   return np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)

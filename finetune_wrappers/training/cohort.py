@@ -37,7 +37,7 @@ class Cohort:
       metrics = jax.lax.cond(
         asked,
         lambda state: step.evaluate(model, recipe, lane, state, tests),
-        lambda _: jnp.zeros(len(recipe.evaluator.metrics)),
+        lambda _: jnp.zeros(len(recipe.evaluator.metrics(recipe.task))),
         state,
       )
       sums = (state.loss, state.logs)

@@ -1,4 +1,4 @@
-"""Arrays on disk, and what can go wrong there told apart: damaged, unreadable, full, not to be written."""
+"""Arrays on disk, with separate errors for a damaged folder, an unreadable one, and a full or read-only disk."""
 
 import contextlib
 import errno
@@ -20,16 +20,16 @@ OTHER_CONTENTS = "contents do not match its description"
 
 
 class Damaged(Exception):
-  """A folder is truncated, changed or not ours; its text says how that showed."""
+  """A folder is truncated, changed or foreign; the text says how this was found."""
 
 
 def load_arrays(folder: epath.Path) -> Any:
-  """Reads a pytree of NumPy arrays with Orbax; of several hosts, by all of them together."""
+  """Reads a pytree of NumPy arrays with Orbax. Every host must call this."""
   return jax.tree.map(np.asarray, ocp.load(folder))
 
 
 def checksum(arrays: Any) -> str:
-  """SHA-256 of names, shapes, types and bytes of a pytree of arrays."""
+  """SHA-256 over the names, shapes, dtypes and bytes of a pytree of arrays."""
   digest = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
     leaf = np.ascontiguousarray(leaf)
@@ -40,21 +40,21 @@ def checksum(arrays: Any) -> str:
 
 @contextlib.contextmanager
 def reading(folder: epath.Path, kind: str) -> Iterator[None]:
-  """Tells a folder that is damaged from one that cannot be read.
+  """Turns errors of reading into Damaged or InputError.
 
   Args:
-    folder: all that is read.
-    kind: what it is called in messages.
+    folder: holds everything that is read.
+    kind: its name in messages, such as `stage`.
 
   Raises:
-    Damaged: if it is truncated, changed or not ours.
-    InputError: if the disk does not let it be read.
+    Damaged: if the folder is truncated, changed or foreign.
+    InputError: if a file cannot be read, for example without permission.
   """
   try:
     yield
   except (Damaged, MemoryError, jax.errors.JaxRuntimeError):
     raise
-  except Exception as error:  # Orbax and TensorStore raise many kinds for a damaged folder
+  except Exception as error:  # Orbax and TensorStore raise many types for a damaged folder
     blocked = error if isinstance(error, OSError) and error.errno not in MISSING else unreadable(folder)
     if blocked or _number_of(error) not in (None, *MISSING):
       why = type(blocked or error).__name__
@@ -64,7 +64,7 @@ def reading(folder: epath.Path, kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(root: epath.Path) -> Iterator[None]:
-  """Turns a disk that cannot be written, or is full, into one line."""
+  """Turns the errors of a full or read-only disk into an InputError of one line."""
   try:
     yield
   except (OSError, ValueError) as error:
@@ -76,7 +76,7 @@ def writing(root: epath.Path) -> Iterator[None]:
 
 
 def _number_of(error: Exception) -> int | None:
-  """The system's error number; TensorStore keeps it only in its text."""
+  """The system's error number, or None; TensorStore gives it only in its message."""
   if isinstance(error, OSError):
     return error.errno
   found = re.search(r"os_error_code='(\d+)'", str(error))

@@ -31,9 +31,8 @@ class Metric(NamedTuple):
 class Evaluator(Protocol):
   """A frozen, hashable value; `describe` puts it into a stage's key."""
 
-  @property
-  def metrics(self) -> tuple[Metric, ...]:
-    """Its M metrics, in the order of `measure`."""
+  def metrics(self, task: Task) -> tuple[Metric, ...]:
+    """Its M metrics on that task, in the order of `measure`."""
     ...
 
   def test_sets(self, task: Task) -> Any:
@@ -47,7 +46,9 @@ class Evaluator(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Accuracies(Checked):
-  """Acc. O_PT and Acc. O_FT at C_Te = 0 and 1; each operand is asked for by its own prompt, if there are any.
+  """Acc. O_PT and Acc. O_FT at C_Te = 0 and, where the task has a correlation, at C_Te = 1.
+
+  Each operand is asked for by its own prompt, if there are any.
 
   Attributes:
     eval_size: strings of each test set.
@@ -55,7 +56,9 @@ class Accuracies(Checked):
 
   eval_size: int = ruled(SIZE)
 
-  metrics = tuple(Metric(name, (("c_te", c_te),)) for c_te in (0, 1) for name in ("acc_pt", "acc_ft"))
+  def metrics(self, task: Task) -> tuple[Metric, ...]:
+    """Both at C_Te = 0, then both at C_Te = 1 if the task has a correlation."""
+    return tuple(Metric(name, (("c_te", c_te),)) for c_te in _shares(task) for name in ("acc_pt", "acc_ft"))
 
   def test_sets(self, task: Task) -> dict[int, Batch]:
     """The fixed test sets by C_Te, each of `eval_size` strings."""
@@ -82,4 +85,8 @@ class Accuracies(Checked):
 @functools.partial(jax.jit, static_argnames=("task", "size"))
 def _test_sets(task: Task, size: int) -> dict[int, Batch]:
   key = jax.random.key(TEST_SEED)
-  return {c_te: task.sample_test(jax.random.fold_in(key, c_te), size, c_te) for c_te in (0, 1)}
+  return {c_te: task.sample_test(jax.random.fold_in(key, c_te), size, c_te) for c_te in _shares(task)}
+
+
+def _shares(task: Task) -> tuple[int, ...]:
+  return (0, 1) if task.correlated else (0,)

@@ -1,4 +1,4 @@
-"""How training may end before everything is trained."""
+"""Errors that end training before everything is trained."""
 
 from collections.abc import Sequence
 
@@ -6,15 +6,15 @@ from finetune_wrappers.training.stages import Stage
 
 
 class Interrupted(Exception):
-  """Training was told to stop, and saved what it had."""
+  """Training was asked to stop and has saved its state."""
 
 
 class LanesFailed(Exception):
   """Some lanes could not be trained.
 
   Attributes:
-    stages: which.
-    blocked: those that start from them, and so were not begun.
+    stages: the stages that failed.
+    blocked: stages that were not begun because they start from those.
   """
 
   def __init__(self, stages: Sequence[Stage], blocked: Sequence[Stage]):

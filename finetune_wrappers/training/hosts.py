@@ -1,6 +1,6 @@
-"""Several hosts that run one command together: what the first decides all do, what each has all get.
+"""Several hosts that run one command together: the first host decides, and results are gathered on every host.
 
-With one host, which is what `jax.distributed.initialize` was not called for, everything here does nothing.
+With one host (`jax.distributed.initialize` was not called) nothing is communicated.
 """
 
 import json
@@ -17,19 +17,19 @@ T = TypeVar("T")
 
 
 def is_first() -> bool:
-  """Whether this host writes and decides."""
+  """Whether this is the host that writes and decides."""
   return jax.process_index() == 0
 
 
 def agree(decide: Callable[[], Any]) -> Any:
-  """What `decide` returns on the first host, on every host; called there only.
+  """Calls `decide` on the first host only and returns its result on every host.
 
   Args:
-    decide: returns JSON values; with one host, anything.
+    decide: returns a JSON value; with one host, anything.
 
   Raises:
-    InputError: on every host, if `decide` does; OSError likewise.
-    RuntimeError: on the others, if it raises anything else, which the first host does.
+    InputError, OSError: on every host, if `decide` raises it.
+    RuntimeError: on the other hosts, if `decide` raises anything else; the first host raises the error itself.
   """
   if jax.process_count() == 1:
     return decide()
@@ -47,7 +47,7 @@ def agree(decide: Callable[[], Any]) -> Any:
 
 
 def on_first(action: Callable[[], None]) -> None:
-  """Does it on the first host; the others wait until it is done.
+  """Calls `action` on the first host; the others wait for it.
 
   Raises:
     InputError, OSError, RuntimeError: as `agree`.
@@ -56,7 +56,7 @@ def on_first(action: Callable[[], None]) -> None:
 
 
 def _outcome(decide: Callable[[], Any]) -> tuple[dict[str, Any], Exception | None]:
-  """What the others are told, who would wait for this host, and what is raised here."""
+  """The message for the other hosts, which would else wait forever, and the error to raise on this one."""
   try:
     return {"value": decide()}, None
   except Exception as error:
@@ -71,17 +71,17 @@ def _error_of(error: str, kind: str, number: int | None) -> Exception:
 
 
 def any_of(*flags: bool) -> tuple[bool, ...]:
-  """Which of the flags any host has set, on every host."""
+  """For each flag, whether any host has set it; the same on every host."""
   if jax.process_count() == 1:
     return flags
   return tuple(map(bool, multihost_utils.process_allgather(np.asarray(flags)).any(axis=0)))
 
 
 def together(action: Callable[[], T]) -> T:
-  """What `action` returns on this host; no host goes on if it fails on one of them.
+  """Calls `action` on every host; if it fails on one, every host raises an error.
 
   Raises:
-    InputError: on the hosts where it did not fail; on the others what it raised there.
+    InputError: on the hosts where `action` succeeded; the others raise its own error.
   """
   try:
     value, error = action(), None
@@ -96,32 +96,32 @@ def together(action: Callable[[], T]) -> T:
 
 
 def check_same(value: Any, what: str) -> None:
-  """Raises InputError on every host if one of them reads other values, in JSON, than the first does."""
+  """Raises InputError on every host if one has another JSON value than the first host."""
   differs = agree(lambda: value) != value
   if any(any_of(differs)):
     raise InputError(f"workdir: hosts see different {what} in it; use a file system that shows all the same")
 
 
 def wait() -> None:
-  """Until every host is here."""
+  """Waits until every host has called this."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices("finetune_wrappers")
 
 
 def from_all(tree: Any) -> Any:
-  """Arrays [devices of this host, ...] as [devices of all hosts, ...], on every host."""
+  """Gathers arrays [devices of this host, ...] into [devices of all hosts, ...], on every host."""
   host = jax.tree.map(np.asarray, jax.device_get(tree))
   return host if jax.process_count() == 1 else multihost_utils.process_allgather(host, tiled=True)
 
 
 def devices(number: int) -> list[Any]:
-  """That many devices, as many of each host, hosts one after another."""
+  """`number` devices, equally many of each host, ordered by host."""
   each = number // jax.process_count()
   by_host = [[d for d in jax.devices() if d.process_index == host] for host in range(jax.process_count())]
   return [device for own in by_host for device in own[:each]]
 
 
 def own_part(x: np.ndarray) -> np.ndarray:
-  """[devices of all hosts, ...] as [devices of this host, ...]."""
+  """Cuts this host's part, [devices of this host, ...], out of [devices of all hosts, ...]."""
   each = len(x) // jax.process_count()
   return x[jax.process_index() * each :][:each]

@@ -1,6 +1,5 @@
 """Trains what is missing: stages in order of ancestry, lanes in cohorts, resumable at any moment."""
 
-import collections
 import contextlib
 import time
 from collections.abc import Callable, Sequence
@@ -11,12 +10,13 @@ import jax
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.training import calibration, hosts
 from finetune_wrappers.training.checkpoints import Checkpoints
-from finetune_wrappers.training.cohort import Cohort, lane_arrays
+from finetune_wrappers.training.cohort import lane_arrays
 from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.programs import Programs, Roots
 from finetune_wrappers.training.provenance import provenance
-from finetune_wrappers.training.schedule import Work, identity_of, layout_name, next_group, steps_of, works_of
+from finetune_wrappers.training.schedule import Work, next_group, steps_of, works_of
 from finetune_wrappers.training.stages import (
   RootStage,
   Stage,
@@ -29,14 +29,9 @@ from finetune_wrappers.training.stages import (
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import Params
 
-# (root stage) -> (its model, its parameters)
-Roots = Callable[[RootStage], tuple[Model, Params]]
-
 CHECKPOINT_SECONDS = 60.0
 
 _LOCKED_SECONDS = 0.5  # until what other processes hold is asked for again
-_MOST_LANES = 64  # of an accelerator
-_SHARE_OF_MEMORY = 0.8  # the rest is for evaluation, and for what XLA needs beside the program
 
 
 class Trainer:
@@ -53,6 +48,9 @@ class Trainer:
     checkpoint_seconds: time between checkpoints of a running cohort.
     stopping: asked every few seconds; training saves and raises Interrupted when it says yes.
     facts: JSON values to keep with every stage beside device and versions, such as the commit.
+
+  Attributes:
+    programs: its compiled programs.
   """
 
   def __init__(
@@ -72,16 +70,12 @@ class Trainer:
     self._checkpoints = Checkpoints(store.root)
     self._build = build
     self._model_of = model_of
-    self._layout = layout
-    self._lanes_per_program = lanes_per_program
-    self._most: dict[str, int] = {}  # lanes, by program
+    self.programs = Programs(store, layout, lanes_per_program)
     self._failed: dict[str, TrainStage] = {}
-    self._ahead: dict[str, int] = collections.defaultdict(int)  # lane-steps of each program that a run begins with
     self._progress = progress
     self._checkpoint_seconds = checkpoint_seconds
     self._stopping = stopping
     self._facts = facts or {}
-    self._programs: dict[Any, Cohort] = {}
     self._done = self._total = 0
 
   def plan(self, stages: Sequence[Stage], roots: Roots) -> list[Work]:
@@ -95,18 +89,11 @@ class Trainer:
     far, found = self._checkpoints.steps(), []
     while wanted:
       group = next_group(list(wanted.values()), wanted)
-      work = works_of(group, far, self._lanes_of(group[0], roots))[0]
+      work = works_of(group, far, self.programs.lanes_of(group[0], roots))[0]
       found.append(work)
       for stage in work.stages:
         del wanted[stage.key]
     return found
-
-  def layout_of(self, stage: TrainStage, lanes: int) -> Layout | None:
-    """The layout that so many lanes of this kind will train in; None if it is yet to be chosen."""
-    if self._layout is not None:
-      return self._layout
-    kept = self._store.recall(layout_name(identity_of(stage)))
-    return Layout(**kept["layout"]) if kept and kept["lanes"] >= lanes else None
 
   def run(self, stages: Sequence[Stage]) -> None:
     """Trains every stage and ancestor that the store does not have.
@@ -118,9 +105,7 @@ class Trainer:
     missing = missing_stages(self._store, stages)
     self._total = sum(map(steps_of, missing))
     wanted = with_ancestors(stages)
-    for stage in missing:
-      if isinstance(stage, TrainStage):
-        self._ahead[identity_of(stage)] += steps_of(stage)
+    self.programs.expect(missing)
     while True:
       with contextlib.ExitStack() as held:
         (told,) = hosts.any_of(self._stopping())
@@ -151,7 +136,7 @@ class Trainer:
       group = next_group(left, wanted)
       if not group:
         return "", []
-      works = works_of(group, self._checkpoints.steps(), self._lanes_of(group[0], self._root))
+      works = works_of(group, self._checkpoints.steps(), self.programs.lanes_of(group[0], self._root))
       free = [s.key for s in self._lock_one(works, held) if not self._store.has(s)]
       if free:
         return "", free
@@ -177,26 +162,6 @@ class Trainer:
     arrays, facts = self._store.load(stage)
     return self._model_of(facts), arrays["params"]
 
-  def _lanes_of(self, stage: Stage, roots: Roots) -> int:
-    """How many of its kind make a program, at most."""
-    if not isinstance(stage, TrainStage):
-      return 1
-    identity = identity_of(stage)
-    if identity not in self._most:
-      self._most[identity] = self._lanes_per_program or jax.device_count() * self._lanes_of_a_device(stage, roots)
-    return self._most[identity]
-
-  def _lanes_of_a_device(self, stage: TrainStage, roots: Roots) -> int:
-    if jax.default_backend() == "cpu":
-      return 1
-    room = calibration.device_memory()
-    if room is None or jax.process_count() > 1:
-      return _MOST_LANES
-    model, params = roots(root_of(stage))
-    one = self._cohort(model_after(stage.parent, model), stage, Layout(1, "map"), identity_of(stage))
-    used = one.memory([params], lane_arrays([stage.lane]))
-    return max(1, min(_MOST_LANES, int(_SHARE_OF_MEMORY * room / used)))
-
   def _make(self, stages: Sequence[Stage]) -> None:
     lanes = [stage for stage in stages if isinstance(stage, TrainStage)]
     if not lanes:
@@ -213,14 +178,7 @@ class Trainer:
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
       if not calibration.out_of_memory(error):
         raise
-    self._make_room(lanes)  # not in the handler, which holds what filled the memory
-
-  def _make_room(self, lanes: Sequence[TrainStage]) -> None:
-    """After a device ran out of memory: half as many lanes a program from now on, or one lane less to train."""
-    self._programs.clear()
-    if len(lanes) > 1:
-      self._most[identity_of(lanes[0])] = len(lanes) // 2
-    else:
+    if not self.programs.shrink(lanes):  # not in the handler, which holds what filled the memory
       self._failed[lanes[0].key] = lanes[0]
 
   def _make_root(self, stage: Any) -> None:
@@ -239,7 +197,9 @@ class Trainer:
     parents = hosts.together(lambda: {key: self._store.load(one)[0]["params"] for key, one in distinct.items()})
     params = [parents[lane.parent.key] for lane in lanes]
     lane = lane_arrays([stage.lane for stage in lanes])
-    program, rates = self._program(model, stage, params, lane, position)
+    program, rates = self.programs.cohort(
+      model, stage, params, lane, position, lambda: self._progress(self._done, self._total, "choosing a layout")
+    )
     run = CohortRun(program, [lane.key for lane in lanes], lane)
     run.begin(params, position, kept)
     self._done += position * len(lanes)
@@ -264,42 +224,6 @@ class Trainer:
         saved = time.monotonic()
       if told and run.position < steps:
         raise Interrupted(f"stopped at step {run.position} of {steps}")
-
-  def _program(self, model, stage: TrainStage, params, lane, position: int) -> tuple[Cohort, dict]:
-    """The compiled program for these lanes.
-
-    Its layout is kept in the store, so that a resumed run repeats it; fewer lanes, such as the rest of a sweep, use the
-    layout of more, and for more it is chosen anew.
-    """
-    identity = identity_of(stage)
-    layout, rates = self._layout, {}
-    if layout is None:
-      name = layout_name(identity)
-      kept = hosts.agree(lambda: self._store.recall(name))
-      if kept is None or (kept["lanes"] < len(params) and not position):
-        self._progress(self._done, self._total, "choosing a layout")
-        layout, rates = calibration.calibrate(
-          lambda x: self._cohort(model, stage, x, identity), params, lane, stage.optimizer,
-          lane_steps=self._ahead[identity],
-        )  # fmt: skip
-        chosen = {"layout": vars(layout), "lanes": len(params), "lane_steps_per_second": rates}
-        kept = hosts.agree(lambda: self._settled(name, chosen))
-      layout, rates = Layout(**kept["layout"]), kept["lane_steps_per_second"]
-    return self._cohort(model, stage, layout, identity), rates
-
-  def _settled(self, name: str, chosen: dict[str, Any]) -> dict[str, Any]:
-    """What another process chose meanwhile for as many lanes, or else this, which is kept."""
-    other = self._store.recall(name)
-    if other is None or other["lanes"] < chosen["lanes"]:
-      self._store.remember(name, chosen)
-      return chosen
-    return other
-
-  def _cohort(self, model, stage: TrainStage, layout: Layout, identity: str) -> Cohort:
-    cached = (identity, layout)
-    if cached not in self._programs:
-      self._programs[cached] = Cohort(model, stage.recipe, layout)
-    return self._programs[cached]
 
 
 def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:

@@ -32,6 +32,9 @@ class Objective(Checked):
     """What of it the seed of noise and data depends on, beside the stage's kind and seed."""
     return ""
 
+  def check(self, task: Any) -> None:
+    """Raises InputError for values that do not fit the task."""
+
   def draw(self, task: Any, key: Any, batch_size: int) -> Any:
     """A batch: a pytree of arrays [B, ...]; jittable."""
     raise NotImplementedError
@@ -63,8 +66,14 @@ class Answers(Objective):
     """See Objective: not C_Tr, so that the lanes of a sweep do not differ in noise as well."""
     return self.target
 
+  def check(self, task: Any) -> None:
+    """See Objective."""
+    require(task.correlated or not self.c_tr, "c_tr", self.c_tr, f"0, as {task.name} has no correlation")
+    one = isinstance(task.answer_position, int) or self.positions == "answer"
+    require(one, "positions", self.positions, f"answer, as {task.name} is answered at several positions")
+
   def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
-    """(tokens [B, T], labels [B])."""
+    """(tokens [B, T], labels [B], or [B, positions] where the task is answered at several)."""
     return task.question(task.sample(key, batch_size, self.c_tr), self.target)
 
   def loss(self, model: Model, params: Params, task: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:

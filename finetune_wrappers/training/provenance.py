@@ -1,4 +1,4 @@
-"""What a number was made with."""
+"""Device and versions behind a number."""
 
 import contextlib
 import importlib.metadata
@@ -9,7 +9,7 @@ import jax
 
 
 def provenance() -> dict[str, str]:
-  """Device and versions, to be kept with every stage."""
+  """Device, processor and versions, saved with every stage."""
   return {
     "device": jax.local_devices()[0].device_kind,
     "processor": _processor(),
@@ -20,7 +20,7 @@ def provenance() -> dict[str, str]:
 
 
 def _processor() -> str:
-  """Its name where the system tells one: `cpu` alone says little beside a speed."""
+  """The processor's name if the system gives one; JAX only says `cpu`."""
   with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
     for line in lines:
       if line.startswith("model name"):

@@ -69,6 +69,7 @@ class CompileStage(_Keyed, Checked):
   reading: str = ruled(text("the name of a reading", r"\w+"), "literal")
   mlp_exactness: int = ruled(COUNT, 0)
   kind = "compile"
+  seed = 0
 
   @property
   def architecture(self) -> tuple:
@@ -105,7 +106,32 @@ class InitStage(_Keyed, Checked):
     return "drawing initial weights"
 
 
-RootStage = CompileStage | InitStage
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GivenStage(_Keyed, Checked):
+  """A model that somebody has already.
+
+  Attributes:
+    name: of it.
+    checksum: of its parameters (`disk.checksum`); empty where nothing is kept under its key.
+  """
+
+  name: str = ruled(text("a name of one line", r"[^\n]{1,200}"))
+  checksum: str = ""
+  kind = "given"
+  seed = 0
+
+  @property
+  def architecture(self) -> tuple:
+    """What decides the shapes of its weights."""
+    return (self.name,)
+
+  @property
+  def label(self) -> str:
+    """What making it is called."""
+    return f"taking {self.name}"
+
+
+RootStage = CompileStage | InitStage | GivenStage
 
 
 class Recipe(NamedTuple):
@@ -146,7 +172,9 @@ class TrainStage(_Keyed, Checked):
     seed: of noise and data.
   """
 
-  kind: str = ruled(text("a name in small letters, not compile or init", r"(?!(?:compile|init)$)[a-z][a-z0-9_]*"))
+  kind: str = ruled(
+    text("a name in small letters, not compile, init or given", r"(?!(?:compile|init|given)$)[a-z][a-z0-9_]*")
+  )
   parent: "RootStage | TrainStage"
   task: Task
   objective: Objective
@@ -165,6 +193,7 @@ class TrainStage(_Keyed, Checked):
     super().__post_init__()
     names = [name for part in self._parts for name in {**traced_values(part), **row_values(part)}]
     twice = {name for name in names if names.count(name) > 1}
+    self.objective.check(self.task)
     require(not twice, "objective, method", sorted(twice), "values of different names, as rows have them side by side")
 
   @property

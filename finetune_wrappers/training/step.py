@@ -128,7 +128,7 @@ def evaluate(model: Model, recipe: Recipe, lane: Lane, state: LaneState, tests: 
   method = with_lane(recipe, lane).method
   params = method.join(state.trained, state.frozen)
   metrics = recipe.evaluator.measure(method.model(model), params, recipe.task, tests)
-  chex.assert_shape(metrics, (len(recipe.evaluator.metrics),))
+  chex.assert_shape(metrics, (len(recipe.evaluator.metrics(recipe.task)),))
   return metrics
 
 

@@ -1,14 +1,14 @@
-"""The stage store: finished stages, on disk, by content.
+"""The stage store: finished stages on disk, in folders named by stage key.
 
     workdir/stages/<key>/arrays/      Orbax: parameters and curves
-    workdir/stages/<key>/stage.json   what the stage is, versions, checksums
+    workdir/stages/<key>/stage.json   description of the stage, versions, checksums
     workdir/cohorts/                  see `checkpoints`
-    workdir/damaged/                  what `set_aside` moved out of the way
-    workdir/locks/<key>.lock          held while a stage is trained, so two processes do not train it twice
+    workdir/damaged/                  stages moved by `set_aside`
+    workdir/locks/<key>.lock          held while a stage is trained, so that only one process trains it
 
-A folder is written under another name and renamed when complete: it is there whole or not at all.
-The workdir may be any path that etils knows, such as `gs://bucket/runs` (which needs gcsfs, and was never tried). Locks
-are the file system's: where it has none, one command at a time may use a workdir.
+A folder is written under a temporary name and renamed when complete, so a stage is there whole or not at all. The
+workdir may be any path that etils can write, such as `gs://bucket/runs` (untested; needs gcsfs). Locks are those of
+the file system: without them only one command at a time may use a workdir.
 """
 
 import contextlib
@@ -34,15 +34,15 @@ from finetune_wrappers.training.disk import OTHER_CONTENTS, Damaged, checksum, l
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError, canonical_json
 
-_FILES = 2**16  # open at once
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # what file systems without them say
+_FILES = 2**16  # files open at once
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
 
 
 class DamagedStage(InputError):
-  """A stage is truncated, changed or not ours.
+  """A stage is truncated, changed or foreign.
 
   Attributes:
-    what: the message without advice.
+    what: the message without the advice at its end.
   """
 
   def __init__(self, folder: epath.Path, why: str):
@@ -58,10 +58,10 @@ class Store:
 
   Attributes:
     root: the workdir.
-    is_local: whether it is a folder of a file system, with locks and renaming.
+    is_local: whether the workdir is on a file system, with locks and renaming.
 
   Raises:
-    InputError: if it cannot be written.
+    InputError: if the workdir cannot be written.
   """
 
   def __init__(self, workdir: str | os.PathLike):
@@ -80,26 +80,26 @@ class Store:
     return self.has_key(stage.key)
 
   def has_key(self, key: str) -> bool:
-    """Whether the stage of that key is finished."""
+    """Whether the stage with this key is finished."""
     return (self.root / "stages" / key / "stage.json").exists()
 
   def save(self, stage: Stage, arrays: Any, facts: dict[str, Any]) -> None:
-    """Publishes a finished stage; keeps the one that is there if another process was faster.
+    """Saves a finished stage; if another process was faster, its stage stays.
 
-    Several hosts call this together.
+    Every host must call this.
 
     Args:
-      stage: its description.
+      stage: the finished stage.
       arrays: pytree of NumPy or JAX arrays.
-      facts: JSON values to keep with it (versions, layout, labels, ...).
+      facts: JSON values to save with it (versions, layout, labels, ...).
     """
     arrays = jax.tree.map(np.asarray, arrays)
-    facts = json.loads(json.dumps(facts))  # as they will be read: names are text
+    facts = json.loads(json.dumps(facts))  # as `load` will return them: JSON turns keys into text
     told = {"stage": describe(stage), "checksum": checksum(arrays), "facts": facts}
     record = {**told, "facts_checksum": _checksum_of(facts)}
     final = self._folder(stage)
-    # An object store has no renaming of folders: there, stage.json, the last to be written, is what makes a stage.
-    own = hosts.agree(lambda: uuid.uuid4().hex[:12])  # processes of two containers may have one number
+    # An object store cannot rename folders: there a stage counts as finished once stage.json, written last, exists.
+    own = hosts.agree(lambda: uuid.uuid4().hex[:12])  # not the process id: two containers may share it
     temporary = final.with_name(f".{final.name}-{own}") if self.is_local else final
     try:
       with writing(self.root):
@@ -108,7 +108,7 @@ class Store:
         hosts.on_first(lambda: self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True)))
     except InputError:
       if self.is_local and hosts.is_first():
-        remove(temporary)  # on a full disk every try would leave another
+        remove(temporary)  # else every retry on a full disk would leave one more
       raise
 
   def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
@@ -123,7 +123,7 @@ class Store:
         return
       if not self._folder(stage).exists():
         raise
-      moved = self._move_aside(stage)  # somebody copied or deleted a part of it
+      moved = self._move_aside(stage)  # someone copied or deleted part of it
       logging.warning("workdir: stage %s had no stage.json and is now %s", self._folder(stage), moved)
       temporary.rename(self._folder(stage))
 
@@ -131,8 +131,8 @@ class Store:
     """(arrays, facts) of a finished stage.
 
     Raises:
-      DamagedStage: if the folder is truncated, changed or not ours.
-      InputError: if it cannot be read.
+      DamagedStage: if the folder is truncated, changed or foreign.
+      InputError: if a file cannot be read.
     """
     with self._reading(stage) as folder:
       record = self._record(stage)
@@ -142,28 +142,28 @@ class Store:
     return arrays, record["facts"]
 
   def facts(self, stage: Stage) -> dict[str, Any]:
-    """What was kept with a finished stage, without reading its arrays.
+    """The facts saved with a finished stage, without reading its arrays.
 
     Raises:
-      DamagedStage: if the folder is truncated or not ours.
-      InputError: if it cannot be read.
+      DamagedStage: if the folder is truncated or foreign.
+      InputError: if a file cannot be read.
     """
     with self._reading(stage):
       return self._record(stage)["facts"]
 
   def _record(self, stage: Stage) -> dict[str, Any]:
-    """What stage.json says, with all its parts."""
+    """Checksum of the arrays and facts from stage.json, checked."""
     record = json.loads((self._folder(stage) / "stage.json").read_text())
     if record["stage"] != json.loads(json.dumps(describe(stage))):
       raise Damaged(OTHER_CONTENTS)
     expected = _checksum_of(record["facts"])
-    if record.get("facts_checksum", expected) != expected:  # the first of results/models have none
+    if record.get("facts_checksum", expected) != expected:  # the oldest of results/models have none
       raise Damaged(OTHER_CONTENTS)
     return {name: record[name] for name in ("checksum", "facts")}
 
   @contextlib.contextmanager
   def _reading(self, stage: Stage) -> Iterator[epath.Path]:
-    """Tells a folder that is damaged from one that cannot be read."""
+    """Turns errors of reading a stage into DamagedStage or InputError."""
     folder = self._folder(stage)
     try:
       with reading(folder, "stage"):
@@ -172,10 +172,10 @@ class Store:
       raise DamagedStage(folder, str(error)) from error
 
   def damage(self, stage: Stage) -> DamagedStage | None:
-    """What is wrong with the stage, if it is there and not whole.
+    """Error that describes how the stage is damaged; None if it is undamaged or missing.
 
     Raises:
-      InputError: if it cannot be read.
+      InputError: if a file cannot be read.
     """
     try:
       if self.has(stage):
@@ -185,10 +185,10 @@ class Store:
     return None
 
   def set_aside(self, stage: Stage) -> epath.Path | None:
-    """Moves a damaged stage to `workdir/damaged`, so that it is trained again and nothing is lost.
+    """Moves a damaged stage to `workdir/damaged`, so that it is trained again but not lost.
 
     Returns:
-      Where it is now; None if it was not damaged, or another process is at it.
+      Its new folder; None if it was not damaged or another process holds its lock.
 
     Raises:
       InputError: if it cannot be moved.
@@ -208,10 +208,10 @@ class Store:
 
   @contextlib.contextmanager
   def lock(self, keys: Sequence[str]) -> Iterator[bool]:
-    """Holds these keys of stages against other processes; the system frees them if we are killed.
+    """Locks these stage keys against other processes; the system releases the locks if this process is killed.
 
     Yields:
-      Whether they are held; nothing is if another process holds one of them.
+      Whether all are locked; if another process has locked one of them, none is.
     """
     with contextlib.ExitStack() as held:
       for key in keys if self.is_local else ():
@@ -229,7 +229,7 @@ class Store:
       yield True
 
   def tidy(self) -> None:
-    """Removes what killed saves of finished stages left."""
+    """Removes temporary folders of killed saves whose stage is finished by now."""
     with writing(self.root):
       for folder in list((self.root / "stages").iterdir()):
         hidden, _, key = folder.name.partition(".")
@@ -237,14 +237,14 @@ class Store:
           remove(folder)
 
   def remember(self, name: str, value: Any) -> None:
-    """Keeps a small JSON value, such as the layout that was fastest."""
+    """Saves a small JSON value, such as the fastest layout."""
     path = self.root / "locks" / f"{name}.json"
     record = {"value": value, "checksum": _checksum_of(value)}
     with writing(self.root):
       write_atomically(path, json.dumps(record, sort_keys=True).encode())
 
   def recall(self, name: str) -> Any:
-    """What `remember` kept, or None if that is nothing or damaged."""
+    """The value saved by `remember`; None if it is missing or damaged."""
     path = self.root / "locks" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
       record = json.loads(path.read_text())
@@ -254,17 +254,17 @@ class Store:
 
 
 def _begin(folder: epath.Path) -> None:
-  """Empty; an object store may have what a killed save left."""
+  """Makes an empty folder; an object store may still hold the leftovers of a killed save."""
   remove(folder)
   folder.mkdir()
 
 
 def _allow_many_files() -> None:
-  """Every lane of a program has a lock, which is an open file; the usual limit is 1024."""
+  """Raises the limit of open files, usually 1024: each lane of a program holds a lock, which is an open file."""
   soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
   wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
   if soft != resource.RLIM_INFINITY and soft < wanted:
-    with contextlib.suppress(OSError, ValueError):  # some systems have limits that they do not tell
+    with contextlib.suppress(OSError, ValueError):  # some systems have limits that they do not report
       resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 

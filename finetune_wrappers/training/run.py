@@ -1,0 +1,144 @@
+"""Training in one call, without a store: for notebooks, examples and analyses that train.
+
+The Trainer (`loop.py`) does the same for sweeps that must survive being killed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from finetune_wrappers.models.model import Model
+from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.training.cohort import Cohort, lane_arrays
+from finetune_wrappers.training.cohort_run import CohortRun
+from finetune_wrappers.training.evaluators import Accuracies, Evaluator, Metric
+from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.methods import Method, Subset
+from finetune_wrappers.training.objectives import Objective
+from finetune_wrappers.training.optim import Optimizer
+from finetune_wrappers.training.stages import GivenStage, TrainStage
+from finetune_wrappers.types import Params, require
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+  """One run, as it ended and on the way.
+
+  Attributes:
+    stage: what was trained.
+    params: float32 pytree, after the last step.
+    steps: where it was evaluated, int [E].
+    metrics: float32 [E, M], in the order of the evaluator's metrics.
+    losses: mean training loss since the evaluation before, float32 [E].
+    logs: likewise what the objective logs, by name.
+    diverged_step: first step whose loss, or after which a weight, was not finite; or -1.
+  """
+
+  stage: TrainStage
+  params: Params
+  steps: np.ndarray
+  metrics: np.ndarray
+  losses: np.ndarray
+  logs: dict[str, np.ndarray]
+  diverged_step: int
+
+  @property
+  def metric_names(self) -> tuple[Metric, ...]:
+    """What the M metrics are."""
+    return self.stage.evaluator.metrics(self.stage.task)
+
+  def curve(self, name: str, **fields: Any) -> np.ndarray:
+    """One metric over the evaluations, float64 [E], such as `curve("acc_pt", c_te=0)`; NaN from where it diverged."""
+    names = [(metric.name, dict(metric.fields)) for metric in self.metric_names]
+    require((name, fields) in names, "curve", (name, fields), ", ".join(map(str, names)))
+    values = self.metrics[:, names.index((name, fields))].astype(float)
+    return np.where((self.diverged_step >= 0) & (self.steps >= self.diverged_step), np.nan, values)
+
+  def rows(self) -> list[dict[str, Any]]:
+    """The metrics at every evaluation with step, seed and all swept values; null values from where it diverged."""
+    common = {"stage": self.stage.kind, "seed": self.stage.seed, **self.stage.swept()}
+    found = []
+    for metric in self.metric_names:
+      curve = self.curve(metric.name, **dict(metric.fields))
+      for step, value in zip(self.steps.tolist(), curve.tolist(), strict=True):
+        gone = {"diverged": True} if np.isnan(value) else {}
+        value = None if gone else value
+        found.append({**common, **dict(metric.fields), "metric": metric.name, "step": step, "value": value, **gone})
+    return found
+
+
+def train(
+  model: Model,
+  params: Params | Sequence[Params],
+  task: Task,
+  *,
+  objective: Objective,
+  optimizer: Optimizer,
+  learning_rate: float,
+  method: Method | None = None,
+  evaluator: Evaluator | None = None,
+  noise_std: float | None = None,
+  seeds: Sequence[int] = (0,),
+  kind: str = "finetune",
+  progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[TrainedRun]:
+  """Trains one run a seed, together.
+
+  Args:
+    model: whose parameters these are.
+    params: to start from; one pytree for all seeds, or a list with one for each.
+    task: where strings come from.
+    objective: what is trained.
+    optimizer: how long and by which steps.
+    learning_rate: the maximum of the schedule.
+    method: which parameters train; all by default.
+    evaluator: what is measured on the way; by default the accuracies on 1000 strings of each test set.
+    noise_std: standard deviation of Gaussian noise on the weights before the first step; none by default.
+    seeds: of noise and data.
+    kind: what rows call it.
+    progress: called with (steps done, steps in all) as training goes.
+
+  Returns:
+    One run for each seed.
+
+  Raises:
+    InputError: for values that cannot be.
+  """
+  starts = list(params) if isinstance(params, list | tuple) else [params] * len(seeds)
+  require(len(starts) == len(seeds) > 0, "params", f"a list of {len(starts)}", f"one for each of {len(seeds)} seeds")
+  stages = [
+    TrainStage(
+      kind=kind,
+      parent=GivenStage(name=type(model).__name__),
+      task=task,
+      objective=objective,
+      method=method or Subset(),
+      optimizer=optimizer,
+      evaluator=evaluator or Accuracies(1000),
+      learning_rate=learning_rate,
+      noise_std=noise_std,
+      seed=seed,
+    )
+    for seed in seeds
+  ]
+  layout = Layout(min(jax.local_device_count(), len(stages)), "map")
+  program = Cohort(model, stages[0].recipe, layout)
+  run = CohortRun(program, [str(seed) for seed in seeds], lane_arrays([stage.lane for stage in stages]))
+  run.begin(starts, 0, [])
+  for _ in run.parts():
+    progress(run.position, optimizer.steps)
+  return [
+    TrainedRun(
+      stage,
+      params=found["params"],
+      steps=found["steps"],
+      metrics=found["metrics"],
+      losses=found["losses"],
+      logs=found.get("logs", {}),
+      diverged_step=int(found["diverged_step"]),
+    )
+    for stage, found in zip(stages, run.results(), strict=True)
+  ]
