@@ -71,6 +71,8 @@ class JaxSide:
 class Sampling:
   """Drawing a batch, under jit, called from Python."""
 
+  steps = 1  # in a timed call
+
   def __init__(self, size: str, batch: int, loss: str):
     task = plan_of(size).task
     draw = task.sample_pretraining if loss == "text" else task.sample
@@ -78,8 +80,10 @@ class Sampling:
     self._draw = jax.jit(lambda key: draw(key, batch, share))
     self._key = jax.random.key(0)
 
-  def run(self) -> None:
-    jax.block_until_ready(self._draw(self._key))
+  def run(self, steps: int = 1) -> None:
+    """Draws that many batches."""
+    for _ in range(steps):
+      jax.block_until_ready(self._draw(self._key))
 
 
 def sides_of(config: gpt.GPTConfig, batch: int, loss: str) -> dict[str, Any]:
@@ -91,8 +95,8 @@ def sides_of(config: gpt.GPTConfig, batch: int, loss: str) -> dict[str, Any]:
 
   def ours_logits(params, tokens) -> Any:
     if loss == "text":
-      return model.apply({"params": params}, tokens, method="text_logits")
-    return model.apply({"params": params}, tokens, tokens.shape[1] - 1, method="answer_logits")
+      return model.text(params, tokens)
+    return model.answer(params, tokens, tokens.shape[1] - 1)
 
   def first_logits(params, tokens) -> Any:
     logits: Any = first.apply({"params": params}, tokens)
@@ -132,12 +136,9 @@ def measure(size: str, batch: int, loss: str, turns: int) -> list[str]:
     raise AssertionError(f"the sides do not train the same model: {losses}")
   sides["sampling"] = Sampling(size, batch, loss)
   sides["sampling"].run()
-  steps = {name: getattr(side, "steps", 1) for name, side in sides.items()}
-  calls = {
-    name: functools.partial(side.run, steps[name]) if steps[name] > 1 else side.run for name, side in sides.items()
-  }
+  calls = {name: functools.partial(side.run, side.steps) for name, side in sides.items()}
   times = in_turns(calls, turns, _TURN_SECONDS)
-  return rows(f"{size}, {loss}, {batch}", {name: [t / steps[name] for t in times[name]] for name in times})
+  return rows(f"{size}, {loss}, {batch}", {name: [t / sides[name].steps for t in times[name]] for name in times})
 
 
 def main(_) -> None:

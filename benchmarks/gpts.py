@@ -61,6 +61,8 @@ def first_params(params: dict) -> dict:
 class TorchSide:
   """minGPT in PyTorch, with explicit attention or its own; `compiled` by torch.compile."""
 
+  steps = 1  # in a timed call
+
   def __init__(
     self,
     config: gpt.GPTConfig,
@@ -109,10 +111,12 @@ class TorchSide:
       x = x + layer(f"{block}/linear_2", hidden)
     return layer("head", layer("norm", x[:, -1] if self._targets.ndim == 1 else x))
 
-  def run(self) -> float:
-    """One step; the loss before it."""
-    loss = torch.nn.functional.cross_entropy(self._forward().flatten(0, -2), self._targets.flatten())
-    self._optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    self._optimizer.step()
+  def run(self, steps: int = 1) -> float:
+    """The loss before the last of these steps."""
+    loss: Any = None
+    for _ in range(steps):
+      loss = torch.nn.functional.cross_entropy(self._forward().flatten(0, -2), self._targets.flatten())
+      self._optimizer.zero_grad(set_to_none=True)
+      loss.backward()
+      self._optimizer.step()
     return loss.item()

@@ -12,7 +12,7 @@ import pathlib
 from absl import app, flags, logging
 
 from experiments import dry_run, runner
-from finetune_wrappers.training import loop
+from finetune_wrappers.training.schedule import identity_of, steps_of
 from finetune_wrappers.training.stages import TrainStage, ancestors, root_of
 from finetune_wrappers.training.store import Store
 
@@ -35,10 +35,10 @@ def _row(name: str, store: Store, flops: dict[str, float]) -> str:
   wanted = {s.key: s for stage in planned.stages for s in ancestors(stage)}
   lanes = [stage for stage in wanted.values() if isinstance(stage, TrainStage)]
   for stage in lanes:
-    if loop.identity_of(stage) not in flops:
-      flops[loop.identity_of(stage)] = dry_run.flops_of(stage, *roots(root_of(stage)))
-  steps = sum(stage.settings.steps for stage in lanes)
-  total = sum(flops[loop.identity_of(stage)] * stage.settings.steps for stage in lanes)
+    if identity_of(stage) not in flops:
+      flops[identity_of(stage)] = dry_run.flops_of(stage, *roots(root_of(stage)))
+  steps = sum(map(steps_of, lanes))
+  total = sum(flops[identity_of(stage)] * steps_of(stage) for stage in lanes)
   return f"| {name} | {len(lanes)} | {steps:.3g} | {total:.2e} |"
 
 

@@ -23,15 +23,16 @@ import sys, jax, numpy as np
 from benchmarks.gpts import plan_of
 from experiments import compiled
 from finetune_wrappers.models import gpt
-from finetune_wrappers.training.cohort import Cohort, Layout, lane_arrays
+from finetune_wrappers.training.cohort import Cohort, lane_arrays
+from finetune_wrappers.training.lanes import Layout
 jax.config.update("jax_num_cpu_devices", 1)
 plan = plan_of("quick")
 arrays, facts = gpt.build(plan.init(0).model, 0)
 stage = plan.finetunes()[0]
 with compiled.reused(sys.argv[1], sys.argv[2]):
-  program = Cohort(gpt.restore(facts), *stage.program, Layout(1, "map"))
+  program = Cohort(gpt.restore(facts), stage.recipe, Layout(1, "map"))
   lane = lane_arrays([stage.lane])
-  jax.block_until_ready(program.advance(program.init([arrays["params"]], lane), program.lay_out(lane), 0, 1, 0))
+  jax.block_until_ready(program.advance(program.init([arrays["params"]], lane), program.layout.lay_out(lane), 0, 1, 0))
 """
 
 

@@ -26,11 +26,10 @@ from benchmarks.gpts import TorchSide, plan_of
 from benchmarks.turns import TURNS, setting, torch, use_cores
 from finetune_wrappers.models import gpt
 from finetune_wrappers.tasks.task import TARGETS
-from finetune_wrappers.training import losses, optim, step
-from finetune_wrappers.training.cohort import PRECISION
 from finetune_wrappers.training.loop import Trainer
-from finetune_wrappers.training.stages import TextStage
+from finetune_wrappers.training.stages import TrainStage
 from finetune_wrappers.training.store import Store
+from finetune_wrappers.training.swept import shared, with_values
 
 _CORES = flags.DEFINE_list("cores", ["1", "0"], "Numbers of cores, 0 for all; each in a process of its own.")
 _STEPS = flags.DEFINE_integer("steps", 50, "Steps of a run.", lower_bound=4)
@@ -38,16 +37,15 @@ _RATES = (1e-3, 3e-4, 1e-4, 3e-5)
 _SEEDS = 3
 
 
-def sweep(plan, steps: int, turn: int) -> list[TextStage]:
+def sweep(plan, steps: int, turn: int) -> list[TrainStage]:
   """12 runs that no turn before had, all from untrained weights: what training costs does not depend on them."""
   one = plan.finetunes()[0]
-  settings = dataclasses.replace(one.settings, steps=steps, warmup_steps=steps // 5, eval_steps=(steps // 2, steps))
+  evaluated = (steps // 2, steps)
+  optimizer = dataclasses.replace(one.optimizer, steps=steps, warmup_steps=steps // 5, eval_steps=evaluated)
+  objective = dataclasses.replace(one.objective, c_tr=1.0)
+  one = dataclasses.replace(one, parent=plan.init(0), objective=objective, optimizer=optimizer)
   seeds = range(turn * _SEEDS, (turn + 1) * _SEEDS)
-  return [
-    dataclasses.replace(one, parent=plan.init(0), settings=settings, learning_rate=rate, c_tr=1.0, seed=seed)
-    for rate in _RATES
-    for seed in seeds
-  ]
+  return [dataclasses.replace(one, learning_rate=rate, seed=seed) for rate in _RATES for seed in seeds]
 
 
 class Ours:
@@ -57,32 +55,32 @@ class Ours:
     self._store = Store(workdir)
     self._trainer = Trainer(self._store, build=plan.build, model_of=plan.restore)
 
-  def run(self, stages: list[TextStage]) -> list[float]:
+  def run(self, stages: list[TrainStage]) -> list[float]:
     """Mean training loss of every run's second half."""
     self._trainer.run(stages)
     return [float(self._store.load(stage)[0]["losses"][-1]) for stage in stages]
 
-  def layout(self, stage: TextStage) -> str:
+  def layout(self, stage: TrainStage) -> str:
     """How the lanes were laid out."""
     chosen = self._store.facts(stage)["layout"]
     return f"{chosen['devices']} x {chosen['inner']}"
 
 
 class TorchRun(TorchSide):
-  """One run of PyTorch minGPT by the recipe of `AdamWSettings`."""
+  """One run of PyTorch minGPT by `AdamW`'s recipe."""
 
-  def __init__(self, model: gpt.GPTConfig, params: dict, batches, stage: TextStage):
+  def __init__(self, model: gpt.GPTConfig, params: dict, batches, stage: TrainStage):
     tokens, labels = batches
     super().__init__(model, params, tokens[0], labels[0], own=True)
-    settings: Any = stage.settings
+    ours: Any = stage.optimizer
     decayed = [p for name, p in self._params.items() if name.endswith("kernel")]
     others = [p for name, p in self._params.items() if not name.endswith("kernel")]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    self._optimizer = torch.optim.AdamW(groups, betas=(settings.beta1, settings.beta2), fused=True)
+    groups = [{"params": decayed, "weight_decay": ours.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    self._optimizer = torch.optim.AdamW(groups, betas=(ours.beta1, ours.beta2), fused=True)
     self._data = torch.tensor(tokens).long(), torch.tensor(labels).long()
-    shape = optim.schedule(settings)
-    self._rates = [float(stage.learning_rate * shape(i)) for i in range(settings.steps)]
-    self._clip, self.eval_steps = settings.clip_norm, settings.eval_steps
+    shape = ours.schedule()
+    self._rates = [float(stage.learning_rate * shape(i)) for i in range(ours.steps)]
+    self._clip, self.eval_steps = ours.clip_norm, ours.eval_steps
 
   def train(self, start: int, stop: int) -> float:
     """Mean training loss of those steps."""
@@ -114,11 +112,11 @@ class Torch:
     self._params = gpt.build(self._model, 0)[0]["params"]
     questions = [
       self._task.question(batch, TARGETS.index(operand))
-      for batch in step.test_sets(self._task, plan.finetunes()[0].settings.eval_size).values()
+      for batch in plan.finetunes()[0].evaluator.test_sets(self._task).values()
       for operand in ("pt", "ft")
     ]
     self._tests = [tuple(torch.tensor(np.asarray(x)).long() for x in question) for question in questions]
-    self._draw = jax.jit(self._batches, static_argnums=0)
+    self._draw = jax.jit(self._batches, static_argnums=(0, 1))
     self._runs: list[TorchRun] = []
 
   def choose_threads(self, most: int) -> None:
@@ -129,22 +127,19 @@ class Torch:
       seconds[threads] = min(timed(lambda: self._runs[0].accuracy(*self._tests[0]))[2] for _ in range(5))
     torch.set_num_threads(min(seconds, key=lambda threads: seconds[threads]))
 
-  def _batches(self, settings, lane: step.Lane) -> Any:
-    key = jax.random.key(lane.stream)
+  def _batches(self, objective, optimizer, lane) -> Any:
+    key, objective = jax.random.key(lane["stream"]), with_values(objective, lane)
 
     def draw(i):
-      return losses.training_data(self._task, settings, jax.random.fold_in(key, i + 1), lane)
+      return objective.draw(self._task, jax.random.fold_in(key, i + 1), optimizer.batch_size)
 
-    return jax.lax.map(draw, np.arange(settings.steps))
+    return jax.lax.map(draw, np.arange(optimizer.steps))
 
-  def prepare(self, stages: list[TextStage]) -> None:
+  def prepare(self, stages: list[TrainStage]) -> None:
     """Draws the strings of the next turn, the same as ours."""
     self._runs = []
     for stage in stages:
-      lane = stage.lane
-      lane = lane._replace(target=TARGETS.index(lane.target), stream=np.uint32(lane.stream))
-      with jax.default_matmul_precision(PRECISION):
-        batches = jax.device_get(self._draw(stage.settings, lane))
+      batches = jax.device_get(self._draw(shared(stage.objective), stage.optimizer, stage.lane))
       self._runs.append(TorchRun(self._model, self._params, batches, stage))
 
   def run(self) -> list[float]:

@@ -11,6 +11,7 @@ every core a lane of its own, so the sides have one core; with a second, "first"
 import dataclasses
 import statistics
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,9 +22,10 @@ from benchmarks.turns import use_cores
 from configs import tracr_common
 from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.models import tracr_compile, tracr_stage
-from finetune_wrappers.training import optim
-from finetune_wrappers.training.cohort import PRECISION, Cohort, Layout, lane_arrays
-from finetune_wrappers.training.step import Lane
+from finetune_wrappers.training.cohort import Cohort, lane_arrays
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.stages import TrainStage
 
 _SECONDS = flags.DEFINE_float("seconds", 20.0, "Time for each side of each task.", lower_bound=0.1)
 _TASKS = flags.DEFINE_list("tasks", ["counter", "max_identifier"], "Which tasks.")
@@ -35,15 +37,16 @@ _RATE, _C_TR = 1e-2, 0.5
 class First:
   """The compiled Haiku model, trained as one would first write it."""
 
-  def __init__(self, plan: TracrPlan, settings: optim.TrainSettings):
-    self._task, self._settings = plan.task, settings
+  def __init__(self, plan: TracrPlan, stage: TrainStage, model):
+    ours: Any = stage.optimizer
+    self._task, self._model, self._batch_size = plan.task, model, ours.batch_size
     program = plan.task.program("pt")
     assembled = tracr_compile.compile_program(program, vocab=set(plan.task.letters), max_seq_len=plan.task.max_seq_len)
     self._rng = np.random.default_rng(0)
     self._params = jax.tree.map(jax.numpy.asarray, assembled.params)
-    shape = optim.schedule(settings)
+    shape = ours.schedule()
     optimizer = optax.chain(
-      optax.clip_by_global_norm(settings.clip_norm), optax.sgd(lambda i: _RATE * shape(i), momentum=settings.momentum)
+      optax.clip_by_global_norm(ours.clip_norm), optax.sgd(lambda i: _RATE * shape(i), momentum=ours.momentum)
     )
     self._state = optimizer.init(self._params)
     channels = np.argmax(tracr_compile.unembedding(assembled), axis=0)
@@ -63,9 +66,9 @@ class First:
 
   def run(self, steps: int) -> None:
     """Trains that many steps and waits for the last."""
-    with jax.default_matmul_precision(PRECISION):
+    with self._model.numerics():
       for _ in range(steps):
-        tokens, target = numpy_batch(self._task, self._settings.batch_size, _C_TR, self._rng)
+        tokens, target = numpy_batch(self._task, self._batch_size, _C_TR, self._rng)
         self._params, self._state, value = self._update(self._params, self._state, tokens, target)
     jax.block_until_ready((self._params, value))
 
@@ -73,11 +76,11 @@ class First:
 class Ours:
   """One lane of a cohort."""
 
-  def __init__(self, plan: TracrPlan, settings: optim.TrainSettings, model, params):
-    self._cohort = Cohort(model, plan.task, settings, Layout(1, "map"))
-    lane = lane_arrays([Lane(_RATE, _C_TR, 0, "ft", settings.noise_std)])
+  def __init__(self, stage: TrainStage, model, params):
+    self._cohort = Cohort(model, stage.recipe, Layout(1, "map"))
+    lane = lane_arrays([stage.lane])
     self._state = self._cohort.init([params], lane)
-    self._lane = self._cohort.lay_out(lane)
+    self._lane = self._cohort.layout.lay_out(lane)
 
   def run(self, steps: int) -> None:
     """Trains that many steps and waits for the last; the evaluation that ends them is of one string."""
@@ -131,11 +134,13 @@ def measure(task_name: str, seconds: float) -> str:
   arrays, facts = tracr_stage.build(plan.task, operand="pt", reading="literal", mlp_exactness=0)
   built = time.perf_counter() - begin
   stage = plan.finetunes()[0]
-  settings = dataclasses.replace(stage.settings, eval_size=1)
-  ours = Ours(plan, settings, tracr_stage.restore(facts), arrays["params"])
+  objective = dataclasses.replace(stage.objective, target="ft", c_tr=_C_TR)
+  stage = dataclasses.replace(stage, objective=objective, evaluator=Accuracies(1), learning_rate=_RATE)
+  model = tracr_stage.restore(facts)
+  ours = Ours(stage, model, arrays["params"])
   ours.run(1)
   to_first_step = time.perf_counter() - begin
-  first = First(plan, settings)
+  first = First(plan, stage, model)
   first.run(1)
   rates = {"ours": [], "first": []}
   for _ in range(_TURNS):

@@ -7,11 +7,12 @@ import sys
 import warnings
 
 import jax
-from tiny import LIGHT, SETTINGS, TASK, lanes_of, run
+from tiny import LIGHT, RECIPE, lanes_of, run
 
 from experiments import compiled
-from finetune_wrappers.training import cohort
+from finetune_wrappers.training.cohort import Cohort
 from finetune_wrappers.training.disk import checksum
+from finetune_wrappers.training.lanes import Layout
 
 
 def train(choice, workdir):
@@ -20,7 +21,7 @@ def train(choice, workdir):
   jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
   jax.clear_caches()
   with warnings.catch_warnings(record=True) as caught, compiled.reused(choice, str(workdir)):
-    program = cohort.Cohort(LIGHT, TASK, SETTINGS, cohort.Layout(1, "map"))
+    program = Cohort(LIGHT, RECIPE, Layout(1, "map"))
     state, metrics = run(program, *lanes_of(0, 3, LIGHT))
   jax.monitoring.clear_event_listeners()
   return {

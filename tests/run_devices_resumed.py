@@ -14,9 +14,9 @@ import jax
 def lanes():
   import test_loop
 
-  steps = {"steps": 40, "eval_steps": (0, *range(5, 41, 5))}
-  settings = dataclasses.replace(test_loop.SETTINGS, **steps)
-  calm = dataclasses.replace(test_loop.FINETUNE, settings=settings, learning_rate=1e-4)  # rounding does not grow
+  evaluated = (0, *range(5, 41, 5))
+  optimizer = dataclasses.replace(test_loop.FINETUNE.optimizer, steps=40, eval_steps=evaluated)
+  calm = dataclasses.replace(test_loop.FINETUNE, optimizer=optimizer, learning_rate=1e-4)  # rounding does not grow
   return [dataclasses.replace(calm, seed=seed) for seed in range(8)]
 
 

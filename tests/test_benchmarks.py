@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import analysis_speed, startup_speed, sweep_speed, turns
 from benchmarks.gpts import plan_of
+from finetune_wrappers.training.schedule import identity_of
 
 NAMES = sorted(path.stem for path in (pathlib.Path(__file__).resolve().parents[1] / "benchmarks").glob("[a-z]*.py"))
 
@@ -26,7 +27,7 @@ def test_sides_take_turns():
 
 def test_a_sweep_is_12_runs_of_one_program_and_no_turn_repeats_one():
   stages = [stage for turn in range(2) for stage in sweep_speed.sweep(plan_of("quick"), 10, turn)]
-  assert len({stage.key for stage in stages}) == 24 and len({stage.program for stage in stages}) == 1
+  assert len({stage.key for stage in stages}) == 24 and len({identity_of(stage) for stage in stages}) == 1
 
 
 def test_attention_maps_are_what_one_would_write_first():

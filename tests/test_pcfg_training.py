@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import types
 
 import jax
 import numpy as np
@@ -13,68 +12,74 @@ from configs import fig05_behaviour, fig09_reft, fig18_mixing, fig24_jailbreak
 from experiments import plan as pcfg
 from experiments.measures import jailbreaks, probes, pruning
 from finetune_wrappers.models import gpt
+from finetune_wrappers.models.model import Model
 from finetune_wrappers.tasks import pcfg_grammar
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
-from finetune_wrappers.training import cohort, losses, optim, step
-from finetune_wrappers.training.stages import InitStage, TextStage
+from finetune_wrappers.training import cohort, step
+from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.methods import Subset
+from finetune_wrappers.training.objectives import MixedAnswers, Text
+from finetune_wrappers.training.optim import AdamW
+from finetune_wrappers.training.stages import InitStage, Recipe, TextStage
+from finetune_wrappers.training.swept import shared, traced_values, with_values
 from finetune_wrappers.types import InputError
 
 TEXT = PCFGText(window=10, counted=6, occurrence=1, token_place=4, farthest=8)
 TASK = PCFGTask(TEXT, "counting")
 ARRAYS, FACTS = gpt.build(gpt.GPTConfig(len(TEXT.symbols), TEXT.prompt_length + 1, blocks=1, heads=2, width=8), seed=3)
 MODEL, PARAMS = gpt.restore(FACTS), ARRAYS["params"]
+PRIOR = (0.5, 0.3, 0.2)
 
 
-def settings_with(**changed):
+def answers_with(target="ft", prior=PRIOR, mix=0.0, mixed=True):
+  return MixedAnswers(target=target, c_tr=0.5, prior=prior, mix=mix, mixed=mixed)
+
+
+def adamw_with(**changed):
   values = {
     "steps": 10, "batch_size": 6, "warmup_steps": 2, "final_fraction": 0.1, "clip_norm": 1.0, "microbatches": 1,
-    "eval_steps": (10,), "eval_size": 40, "loss_positions": "answer", "beta1": 0.9, "beta2": 0.95,
-    "weight_decay": 0.1, "answer_weight": 0.0, "mixed": False,
+    "eval_steps": (10,), "beta1": 0.9, "beta2": 0.95, "weight_decay": 0.1,
   }  # fmt: skip
-  return optim.AdamWSettings(**(values | changed))
-
-
-def lane_of(target="ft", prior=(0.5, 0.3, 0.2), mix=0.0, rate=0.01):
-  arrays = cohort.lane_arrays([step.Lane(rate, 0.5, 7, target, 0.0, prior, mix)])
-  return jax.tree.map(lambda x: x[0], arrays)
+  return AdamW(**(values | changed))
 
 
 @functools.cache
-def sampled(loss_positions="answer", mixed=False):
-  settings = settings_with(batch_size=400, loss_positions=loss_positions, mixed=mixed)
-  return jax.jit(lambda key, lane: losses.training_data(TASK, settings, key, lane))
+def drawn(seed, objective):
+  """400 rows: (tokens, labels). Target, prior and share of pretraining samples are traced, as in a program."""
+  draw = jax.jit(lambda key, values: with_values(shared(objective), values).draw(TASK, key, 400))
+  return jax.tree.map(np.asarray, draw(jax.random.key(seed), traced_values(objective)))
 
 
 def asked(tokens):
   """(family, operand) of each prompt."""
-  return [tuple(TEXT.symbols[token] for token in row[1:3]) for row in np.asarray(tokens)]
+  return [tuple(TEXT.symbols[token] for token in row[1:3]) for row in tokens]
 
 
 def test_every_target_trains_its_prompt():
-  prompts = {target: set(asked(sampled()(jax.random.key(0), lane_of(target))[0])) for target in ("pt", "ft", "random")}
+  prompts = {target: set(asked(drawn(0, answers_with(target, mixed=False))[0])) for target in ("pt", "ft", "random")}
   assert prompts == {"pt": {("counting", "a")}, "ft": {("counting", "b")}, "random": {("counting", "a")}}
 
 
 @pytest.mark.parametrize("mix", [0.0, 0.1, 1.0])
 def test_mixing_replaces_that_share_of_the_rows_by_pretraining_samples(mix):
   """Fine-tuning asks for b; with that prior no pretraining sample does."""
-  tokens, labels = sampled(mixed=True)(jax.random.key(1), lane_of(prior=(1.0, 0.0, 0.0), mix=mix))
+  tokens, labels = drawn(1, answers_with(prior=(1.0, 0.0, 0.0), mix=mix))
   kept = np.array([prompt == ("counting", "b") for prompt in asked(tokens)])
   assert abs((1 - kept.mean()) - mix) <= (0.05 if 0 < mix < 1 else 0)
-  plain_tokens, plain_labels = sampled()(jax.random.key(1), lane_of())
-  np.testing.assert_array_equal(np.asarray(tokens)[kept], np.asarray(plain_tokens)[kept])
-  np.testing.assert_array_equal(np.asarray(labels)[kept], np.asarray(plain_labels)[kept])
+  plain_tokens, plain_labels = drawn(1, answers_with(mixed=False))
+  np.testing.assert_array_equal(tokens[kept], plain_tokens[kept])
+  np.testing.assert_array_equal(labels[kept], plain_labels[kept])
 
 
 @pytest.mark.parametrize("answer_weight", [0.0, 2.0])
 def test_text_loss_is_the_mean_over_every_next_token(answer_weight):
-  settings = settings_with(loss_positions="text", answer_weight=answer_weight)
-  tokens, labels = sampled("text")(jax.random.key(2), lane_of())
-  text = np.concatenate([tokens, np.asarray(labels)[:, None]], axis=1)
+  objective = Text(prior=PRIOR, answer_weight=answer_weight)
+  tokens, labels = drawn(2, objective)
+  text = np.concatenate([tokens, labels[:, None]], axis=1)
   with jax.default_matmul_precision("highest"):
     logits = np.asarray(MODEL.apply({"params": PARAMS}, text).logits, np.float64)
-    got = losses.loss_fn(MODEL, TASK, settings, PARAMS, tokens, labels)
+    got, _ = objective.loss(MODEL, PARAMS, TASK, (tokens, labels), None)
   following = np.concatenate([text[:, 1:], np.full((len(text), 1), TEXT.token("EOS"))], axis=1)
   parts = -np.take_along_axis(special.log_softmax(logits, axis=-1), following[..., None], axis=-1)[..., 0]
   expected = parts.mean() + answer_weight * parts[:, TEXT.prompt_length - 1].mean()
@@ -83,15 +88,18 @@ def test_text_loss_is_the_mean_over_every_next_token(answer_weight):
 
 def test_steps_are_adamws():
   """Against AdamW written out: clipping, bias correction, decay of kernels only, warm-up."""
-  settings, lane = settings_with(), lane_of()
-  grad = jax.jit(jax.grad(lambda p, *data: losses.loss_fn(MODEL, TASK, settings, p, *data)))
+  objective = answers_with(mixed=False)
+  recipe = Recipe(TASK, shared(objective), Subset(), adamw_with(), Accuracies(40), noisy=False)
+  lane = {**traced_values(objective), "learning_rate": np.float32(0.01), "stream": np.uint32(7)}
+  grad = jax.jit(jax.grad(lambda p, *data: objective.loss(MODEL, p, TASK, data, None)[0]))
   with jax.default_matmul_precision("highest"):
-    state = jax.jit(lambda s: step.train(MODEL, TASK, settings, lane, s, 0, 4))(step.init_state(settings, PARAMS, lane))
+    start = step.init_state(recipe, PARAMS, lane)
+    state = jax.jit(lambda s: step.train(MODEL, recipe, lane, s, 0, 4))(start)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
     first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
-    sample = jax.jit(lambda key: losses.training_data(TASK, settings, key, lane))
+    draw = jax.jit(lambda key: with_values(objective, lane).draw(TASK, key, 6))
     for i in range(4):
-      data = sample(jax.random.fold_in(jax.random.key(7), i + 1))
+      data = draw(jax.random.fold_in(jax.random.key(7), i + 1))
       grads = jax.device_get(grad(jax.tree.map(np.float32, params), *data))
       norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in jax.tree.leaves(grads)))
       grads = jax.tree.map(lambda g, norm=norm: g / max(norm, 1.0), grads)
@@ -104,41 +112,45 @@ def test_steps_are_adamws():
         return w - rate * (m / (1 - 0.9 ** (i + 1)) / (np.sqrt(v / (1 - 0.95 ** (i + 1))) + 1e-8) + decay)
 
       params = jax.tree_util.tree_map_with_path(updated, params, first, second)
-  for got, expected in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+  for got, expected in zip(jax.tree.leaves(state.trained), jax.tree.leaves(params), strict=True):
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=2e-6)
 
 
 def test_accuracies_are_asked_with_their_own_prompts():
   """A model that answers r(x, O) for the operand it is asked for has both right."""
-  tests = jax.device_get(step.test_sets(TASK, 40))
-  batch = tests[0]
+  accuracies = Accuracies(40)
+  batch = jax.device_get(accuracies.test_sets(TASK))[0]
   knows = {
     tuple(np.asarray(tokens)[i]): labels[i]
     for tokens, labels in (TASK.question(batch, 0), TASK.question(batch, 1))
     for i in range(40)
   }
 
-  def apply(variables, tokens, position, method):
-    del variables, position, method
-    return np.eye(TASK.num_labels)[[int(knows[tuple(np.asarray(row))]) for row in tokens]]
+  class Knowing(Model):
+    def answer(self, params, tokens, position):
+      return np.eye(TASK.num_labels)[[int(knows[tuple(np.asarray(row))]) for row in tokens]]
 
-  model = types.SimpleNamespace(apply=apply, answer_logits=None)
-  np.testing.assert_array_equal(step.evaluate(model, TASK, {0: batch, 1: batch}, {}), 1)
+  np.testing.assert_array_equal(accuracies.measure(Knowing(), {}, TASK, {0: batch, 1: batch}), 1)
 
 
 @pytest.mark.parametrize(
   ("field", "value", "allowed"),
   [
-    ("beta2", 1.0, "0 to below 1"),
-    ("weight_decay", -1.0, "0 or more"),
-    ("answer_weight", float("nan"), "0 or more"),
-    ("loss_positions", "letters", "answer, text"),
-    ("steps", 0, "above 0"),
+    ("beta2", 1.0, "from 0, below 1"),
+    ("weight_decay", -1.0, "of 0 or more"),
+    ("clip_norm", float("nan"), "of 0 or more"),
+    ("steps", 0, "a whole number from 1"),
   ],
 )
 def test_adamw_settings_that_cannot_be(field, value, allowed):
-  with pytest.raises(InputError, match=f"^{field}: .*use {allowed}"):
-    settings_with(**{field: value})
+  with pytest.raises(InputError, match=rf"\A{field}: .* is not .*{allowed}"):
+    adamw_with(**{field: value})
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_an_answer_weight_that_cannot_be(value):
+  with pytest.raises(InputError, match=r"\Aanswer_weight: .* is not a number of 0 or more"):
+    Text(prior=PRIOR, answer_weight=value)
 
 
 def plan_of(module, preset="paper", **changed):
