@@ -68,9 +68,9 @@ class Answers(Objective):
 
   def check(self, task: Any) -> None:
     """See Objective."""
-    require(task.correlated or not self.c_tr, "c_tr", self.c_tr, f"0, as {task.name} has no correlation")
+    require(task.correlated or not self.c_tr, "c_tr", self.c_tr, "0, as the task has no correlation")
     one = isinstance(task.answer_position, int) or self.positions == "answer"
-    require(one, "positions", self.positions, f"answer, as {task.name} is answered at several positions")
+    require(one, "positions", self.positions, "answer, as the task is answered at several positions")
 
   def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
     """(tokens [B, T], labels [B], or [B, positions] where the task is answered at several)."""

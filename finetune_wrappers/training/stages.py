@@ -191,10 +191,11 @@ class TrainStage(_Keyed, Checked):
 
   def __post_init__(self):
     super().__post_init__()
-    names = [name for part in self._parts for name in {**traced_values(part), **row_values(part)}]
+    names = ["seed", "step", "stream", "task", "stage", "metric", "value"]  # what every row or lane has
+    names += [name for part in self._parts for name in {**traced_values(part), **row_values(part)}]
     twice = {name for name in names if names.count(name) > 1}
     self.objective.check(self.task)
-    require(not twice, "objective, method", sorted(twice), "values of different names, as rows have them side by side")
+    require(not twice, "objective, method", sorted(twice), "values of names that no other part and no row has")
 
   @property
   def _parts(self) -> tuple[Any, ...]:

@@ -38,7 +38,8 @@ class LaneState(NamedTuple):
 
 def with_lane(recipe: Recipe, lane: Lane) -> Recipe:
   """The recipe with one lane's values in it."""
-  return recipe._replace(objective=with_values(recipe.objective, lane), method=with_values(recipe.method, lane))
+  names = ("objective", "method", "optimizer", "evaluator")
+  return recipe._replace(**{name: with_values(getattr(recipe, name), lane) for name in names})
 
 
 def init_state(recipe: Recipe, params: Params, lane: Lane) -> LaneState:
@@ -125,9 +126,9 @@ def loss_and_grads(model: Model, recipe: Recipe, trained: Any, frozen: Any, batc
 
 def evaluate(model: Model, recipe: Recipe, lane: Lane, state: LaneState, tests: Any) -> Any:
   """The evaluator's metrics, float32 [M]."""
-  method = with_lane(recipe, lane).method
-  params = method.join(state.trained, state.frozen)
-  metrics = recipe.evaluator.measure(method.model(model), params, recipe.task, tests)
+  recipe = with_lane(recipe, lane)
+  params = recipe.method.join(state.trained, state.frozen)
+  metrics = recipe.evaluator.measure(recipe.method.model(model), params, recipe.task, tests)
   chex.assert_shape(metrics, (len(recipe.evaluator.metrics(recipe.task)),))
   return metrics
 
