@@ -1,7 +1,4 @@
-"""Two RASP programs of your own: compiled, fine-tuned into each other, pruned, probed and revived.
-
-python -m examples.own_program
-"""
+"""Two RASP programs of your own: compiled, fine-tuned into each other, pruned, probed and revived."""
 
 import functools
 
@@ -10,33 +7,33 @@ from tracr.rasp import rasp
 import finetune_wrappers as fw
 
 
-def surplus(first, second):
-  """How many more of the first letter than of the second."""
-  same = (
-    rasp.Select(rasp.tokens, rasp.Map(lambda _, o=o: o, rasp.tokens), rasp.Comparison.EQ) for o in (first, second)
-  )
-  return rasp.SequenceMap(lambda one, other: max(one - other, 0), *map(rasp.SelectorWidth, same))
+def count(letter):
+  the_letter = rasp.Map(lambda _: letter, rasp.tokens)
+  return rasp.SelectorWidth(rasp.Select(rasp.tokens, the_letter, rasp.Comparison.EQ))
 
 
 task = fw.ProgramTask(
-  functools.partial(surplus, "x", "y"), functools.partial(surplus, "y", "z"), name="surplus", vocab=("x", "y", "z"),
-  num_letters=5, answer_position=1, correlation=fw.offset(1),
+  functools.partial(count, "x"), functools.partial(count, "y"), name="count", vocab=("x", "y", "z"), num_letters=6,
+  answer_position=1, correlation=fw.offset(1),
 )  # fmt: skip
 model, compiled = fw.compile_task(task, "pt")
-_, control = fw.compile_task(task, "ft")  # never had O_PT
-seeds, evaluator = (0, 1, 2), fw.Accuracies(300)
-tuned = fw.train(
-  model, compiled, task, objective=fw.Answers(target="ft", c_tr=1.0), optimizer=fw.SGD.paper(400, eval_every=100),
-  learning_rate=0.1, seeds=seeds, evaluator=evaluator, noise_std=1e-5,
+_, control = fw.compile_task(task, "ft")  # a model that never had O_PT
+seeds = (0, 1, 2)
+runs = fw.train(
+  model, compiled, task, objective=fw.Answers(target="ft", c_tr=1.0), optimizer=fw.SGD.paper(400, eval_every=200),
+  learning_rate=0.1, seeds=seeds, evaluator=fw.Accuracies(300), noise_std=1e-5,
 )  # fmt: skip
-for run in tuned:
+tuned = [run.params for run in runs]
+pruned = fw.prune(model, tuned[0], task, fw.PruneSettings(scopes=("near_zero",), ks=(0, 1, 2, 4)), compiled)
+settings = fw.ProbeSettings(steps=200, drops=(), learning_rate=1e-2, eval_size=960)
+probed = fw.probe(model, tuned[0], task, settings, control)
+reft = {"optimizer": fw.SGD.paper(300, eval_every=10), "learning_rate": 0.03, "seeds": seeds}
+revival = fw.revive(model, tuned, control, task, **reft)
+
+for run in runs:
   print("fine-tuned, Acc. O_FT at C_Te = 1 and 0:", *(run.curve("acc_ft", c_te=c_te)[-1] for c_te in (1, 0)))
-params = [run.params for run in tuned]
-pruned = fw.prune(model, params[0], task, fw.PruneSettings(scopes=("near_zero",), ks=(0, 1, 2, 4)), compiled)
+print("Acc. O_PT with K weights at zero:", *(pruned.curve("acc_pt", s, c_te=0) for s in ("gradient", "random")))
 print(
-  "K zeroed, Acc. O_PT by score and at random:", *(pruned.curve("acc_pt", s, c_te=0) for s in ("gradient", "random"))
+  "probes of O_PT by block, and of the control:", [(probed.of("pt", b), probed.negative.of("pt", b)) for b in (1, 2)]
 )
-probed = fw.probe(model, params[0], task, fw.ProbeSettings(steps=300, drops=(), learning_rate=1e-2), control)
-print("probes of O_PT by block:", {b: (probed.of("pt", b), probed.negative.of("pt", b)) for b in probed.blocks})
-revival = fw.revive(model, params, control, task, optimizer=fw.SGD.paper(300, eval_every=10), learning_rate=0.01, seeds=seeds)  # fmt: skip
 print("steps until O_PT is back:", revival.reft, "control:", revival.control, revival.ratio)

@@ -1,4 +1,4 @@
-"""The examples run as they stand and say what their comments say."""
+"""The examples run as they stand and show what they say."""
 
 import pathlib
 import runpy
@@ -13,6 +13,21 @@ def test_an_example_has_at_most_forty_lines(path):
   assert len(path.read_text().splitlines()) <= 40
 
 
-def test_ones_own_program_compiled_answers_held_out_strings(capsys):
-  assert runpy.run_path(str(FOLDER / "own_program.py"))["accuracy"] == 1
-  assert capsys.readouterr().out == "Acc. O_PT 100%, Acc. O_FT 0%\n"
+def test_ones_own_program_is_wrapped_and_revived_before_its_control():
+  found = runpy.run_path(str(FOLDER / "own_program.py"))
+  for run in found["runs"]:
+    assert run.curve("acc_pt", c_te=0)[0] > 0.95, "compiled, and tested on strings that are held out"
+    assert run.curve("acc_ft", c_te=1)[-1] > 0.9 > 0.5 > run.curve("acc_ft", c_te=0)[-1]
+  assert found["pruned"].curve("acc_pt", "gradient", c_te=0).shape == (4,)
+  assert found["probed"].blocks == (0, 1, 2)
+  revival = found["revival"]
+  assert revival.ratio.low > 1 and not any(time.censored for time in revival.reft.values())
+
+
+def test_ones_own_models_keep_what_a_probe_reads_and_are_revived():
+  found = runpy.run_path(str(FOLDER / "own_model.py"))  # what is left of the second, the Flax module
+  probed, revival = found["probed"], found["revival"]
+  assert probed.of("pt", 1) > probed.guess[0] + 0.2 and len(probed.rows()) == 8
+  assert revival.ratio.ratio > 1 and sorted(revival.reft) == [0, 1, 2]
+  scores = {row["score"] for row in found["pruned"].rows()}
+  assert scores == {"gradient", "random", "random_best"}

@@ -127,7 +127,8 @@ def test_call_is_the_transformer_written_out(config, position):
   output = result(config, position, "call text")[0]
   logits, residuals, *lists = written_out(config, *random_model(config)[1:])
   assert close(output.logits, logits)
-  for have, want in zip(output[1:], (residuals[1:], *lists), strict=True):
+  assert close(output.embedded, residuals[0])
+  for have, want in zip((output.residuals, output.attention, output.hidden), (residuals[1:], *lists), strict=True):
     assert len(have) == config.blocks and all(map(close, have, want))
 
 

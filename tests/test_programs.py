@@ -173,7 +173,7 @@ print(json.dumps([[key_of(task) for task in (COUNTS, MIXED, ROTATED, SHARES)], n
 
 
 def key_of(task):
-  return CompileStage(task, "pt", "literal", 0).key
+  return CompileStage(task=task, operand="pt").key
 
 
 def positions_and_counts(key, batch_size, c_tr):

@@ -22,6 +22,7 @@ class _Given(Unprompted):
 
   _strings: Callable[[Any, int, Any], Any]
   _answers: Callable[[Any], tuple[Any, Any]]
+  _letters: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +62,7 @@ class FunctionTask(_Given, Checked):
       object.__setattr__(self, name, value)
     draws = [self.sample(jax.random.key(0), _PROBED, share) for share in ([0.0, 1.0] if self.correlated else [0.0])]
     self._check(draws[0])
+    object.__setattr__(self, "_letters", tuple(np.unique(draws[0].tokens).tolist()))
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(draws):
       found.update(np.asarray(leaf).astype("<i4").tobytes())
@@ -76,6 +78,10 @@ class FunctionTask(_Given, Checked):
     """See `Task.sample_test`."""
     self.check_share("c_te", c_te)
     return self.sample(key, batch_size, float(c_te))
+
+  def text_of(self, tokens_BxT):
+    """See `Task.text_of`: every token, and all that the first strings have."""
+    return tokens_BxT, self._letters
 
   def _check(self, batch: Batch) -> None:
     positions = np.shape(self.answer_position)

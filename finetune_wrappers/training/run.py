@@ -4,6 +4,7 @@ The Trainer (`loop.py`) does the same for sweeps that must survive being killed.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,7 +126,7 @@ def train(
     for seed in seeds
   ]
   layout = Layout(min(jax.local_device_count(), len(stages)), "map")
-  program = Cohort(model, stages[0].recipe, layout)
+  program = _cohort(model, stages[0].recipe, layout)
   run = CohortRun(program, [str(seed) for seed in seeds], lane_arrays([stage.lane for stage in stages]))
   run.begin(starts, 0, [])
   for _ in run.parts():
@@ -142,3 +143,7 @@ def train(
     )
     for stage, found in zip(stages, run.results(), strict=True)
   ]
+
+
+# So that a model and its control, which train by one recipe, compile once.
+_cohort = functools.lru_cache(maxsize=4)(Cohort)
