@@ -170,3 +170,12 @@ def test_the_command_line_starts_without_jax():
 def test_tasks_of_rasp_programs_load_no_compiler():
   loaded = fresh("import json, sys, finetune_wrappers.tasks.programs; print(json.dumps([*sys.modules]))")
   assert "tracr.rasp.rasp" in loaded and {"haiku", "tracr.compiler"}.isdisjoint(loaded)
+
+
+def test_every_public_name_is_there_and_in_the_readme():
+  script = (
+    "import json, finetune_wrappers as fw; print(json.dumps({n: type(getattr(fw, n)).__name__ for n in fw.__all__}))"
+  )
+  readme = (ROOT / "README.md").read_text()
+  names = fresh(script)
+  assert len(names) > 40 and [name for name in names if f"`{name}`" not in readme] == []

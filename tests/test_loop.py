@@ -24,7 +24,6 @@ from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.loop import Trainer, missing_stages
 from finetune_wrappers.training.objectives import Answers
 from finetune_wrappers.training.optim import SGD
-from finetune_wrappers.training.schedule import Work
 from finetune_wrappers.training.stages import CompileStage, TrainStage
 from finetune_wrappers.training.store import Store
 
@@ -274,34 +273,3 @@ def test_a_layout_is_chosen_once_kept_with_the_stages_and_used_by_the_next_run(t
   for stage in ALL[1:]:
     facts = Store(tmp_path).facts(stage)
     assert facts["layout"] == vars(layout) and facts["lane_steps_per_second"] == rates
-
-
-def test_the_plan_is_what_a_run_does(single, tmp_path, monkeypatch):
-  """Order, company and position, from nothing and from a checkpoint on the way; planning makes nothing."""
-
-  def roots(stage):
-    return MODEL, build(stage)[0]["params"]
-
-  def works_of_a_run(store):
-    done, make = [], Trainer._make
-    far = run._checkpoints.steps()
-    spy = lambda self, stages: (done.append((tuple(stages), far.get(stages[0].key, 0))), make(self, stages))  # noqa: E731
-    monkeypatch.setattr(Trainer, "_make", spy)
-    run.run(WANTED)
-    monkeypatch.setattr(Trainer, "_make", make)
-    return [Work(*work) for work in done]
-
-  def interrupt(done, total, text):
-    if done == 28:
-      raise KeyboardInterrupt
-
-  for folder, prepare in (("fresh", None), ("resumed", interrupt)):
-    store = Store(tmp_path / folder)
-    if prepare:
-      with pytest.raises(KeyboardInterrupt):
-        trainer(store, progress=prepare).run(WANTED)
-    run = trainer(store)
-    plan = run.plan(WANTED, roots)
-    assert works_of_a_run(store) == plan
-  assert [len(work.stages) for work in plan] == [2] and plan[0].position == 4 and plan[0].lane_steps == 8
-  assert trainer(store).plan(WANTED, roots) == []

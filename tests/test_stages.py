@@ -247,7 +247,6 @@ def test_a_lane_has_every_traced_value_and_rows_what_is_swept():
 PRETRAIN_KEY, MIXED_KEY = "deb02bb02ff5151f", "3b3c6f6d9fa9975e"
 
 
-# What the first release wrote into stage.json of a GPT's pretraining and fine-tuning, and the keys it gave them.
 def adamw(**changed):
   values = {
     "steps": 10, "batch_size": 4, "warmup_steps": 2, "final_fraction": 0.01, "clip_norm": 1.0, "microbatches": 1,
