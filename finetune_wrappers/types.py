@@ -6,7 +6,6 @@ F hidden units of an MLP, C labels of a probe, R runs (lanes of a sweep), K weig
 """
 
 import json
-import math
 from typing import Any, NamedTuple
 
 Params = Any  # a plain pytree of arrays, as Flax Linen keeps them
@@ -20,12 +19,6 @@ def require(ok: bool, field: str, value: Any, allowed: str) -> None:
   """Raises InputError naming the field, its value and what is allowed, unless `ok`."""
   if not ok:
     raise InputError(f"{field}: {value!r} is not allowed; use {allowed}")
-
-
-def require_not_negative(settings: Any, field: str) -> None:
-  """Raises InputError unless that attribute is 0 or more and finite."""
-  value = getattr(settings, field)
-  require(value >= 0 and math.isfinite(value), field, value, "0 or more")
 
 
 class Batch(NamedTuple):

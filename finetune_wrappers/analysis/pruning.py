@@ -24,19 +24,6 @@ from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies, Metric
 from finetune_wrappers.types import InputError, Params, require
 
-__all__ = [
-  "ITERATIVE",
-  "RANDOM",
-  "SCOPES",
-  "SCORES",
-  "UNITS",
-  "PruneSettings",
-  "Pruned",
-  "Pruner",
-  "path_name",
-  "prune",
-]
-
 # The batch that scores weights is drawn apart from the test sets.
 _SEED = TEST_SEED + 2
 _PATH = text(f"{', '.join(SCOPES)} or a path as blocks_1/attn/value/kernel", r"[a-zA-Z_0-9/]{1,200}")

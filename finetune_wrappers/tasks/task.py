@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import optax
 
-from finetune_wrappers.types import Batch, InputError
+from finetune_wrappers.types import Batch
 
 # Which answer trains: for O_PT, for O_FT, or a wrong one on purpose (randFT, App. E.4).
 TARGETS = ("pt", "ft", "random")
@@ -118,9 +118,3 @@ class Task(Protocol):
   def text_of(self, tokens_BxT: Any) -> tuple[Any, tuple[int, ...]]:
     """(the tokens that answers depend on, int [B, W]; token ids of the letters in them): controls of probes."""
     ...
-
-
-def check_probability(field: str, value: float) -> None:
-  """Raises InputError unless value is a probability."""
-  if not 0.0 <= value <= 1.0:
-    raise InputError(f"{field}: {value} is not a probability; use 0 to 1")
