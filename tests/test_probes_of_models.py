@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from configs import common
 from experiments.measures import probes
 from experiments.models import Trained
-from experiments.tracr import TracrPlan
+from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.analysis import Prober, ProbeSettings, probe
 from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
@@ -106,7 +105,7 @@ def compiled():
   def load(stage):
     arrays, facts = plan.build(stage)
     params = jax.tree.map(jnp.asarray, arrays["params"])
-    empty = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "steps": np.zeros(0, int)}
+    empty = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "logs": {}, "steps": np.zeros(0, int)}
     return Trained(
       stage=stage, model=plan.restore(facts), params=params, compiled=params, directions=[], labels=[], **empty,
       diverged_step=-1, device="cpu",
