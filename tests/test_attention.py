@@ -55,7 +55,7 @@ def small(counter):
 def trained(stage, small, **fields):
   model, params = small
   given = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "steps": np.zeros(0, int), "diverged_step": -1}
-  given |= {"directions": [], "labels": [], "device": "cpu", "compiled": params}
+  given |= {"directions": [], "labels": [], "device": "cpu", "compiled": params, "logs": {}}
   return Trained(stage=stage, model=model, params=params, **{**given, **fields})
 
 

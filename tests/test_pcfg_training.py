@@ -9,8 +9,8 @@ import pytest
 from scipy import special
 
 from configs import fig05_behaviour, fig09_reft, fig18_mixing, fig24_jailbreak
-from experiments.plan import plans
 from experiments.measures import jailbreaks, probes, pruning
+from experiments.plan import plans
 from finetune_wrappers.models import gpt
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.tasks import pcfg_grammar
@@ -198,8 +198,9 @@ def test_lanes_of_all_priors_run_as_one_program():
 def test_a_prior_that_is_not_one_is_refused():
   stage = plan_of(fig05_behaviour).bases()[0]
   assert isinstance(stage.objective, Text) and isinstance(stage.parent, InitStage)
-  for prior in ((0.5, 0.4, 0.0), (1.2, -0.2, 0.0)):
-    with pytest.raises(InputError, match="prior: .* sum to 1"):
+  refused = {(0.5, 0.4, 0.0): "prior: .* sum to 1", (1.2, -0.2, 0.0): "prior: 1.2 is not a number from 0 to 1"}
+  for prior, message in refused.items():
+    with pytest.raises(InputError, match=message):
       dataclasses.replace(stage.objective, prior=prior)
 
 

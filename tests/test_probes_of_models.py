@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
+from configs import tracr_common
 from experiments.measures import probes
 from experiments.models import Trained
 from experiments.settings.tracr import TracrPlan
@@ -95,10 +95,10 @@ def test_the_text_of_a_task_is_what_its_answers_are_about():
 @pytest.fixture(scope="module")
 def compiled():
   """A plan of a tiny Counter with a section for probes, and the rows of its two compiled models."""
-  config = common.tracr_config("some_figure", "smoke", measures=("probes",), report="probes")
+  config = tracr_common.tracr_config("some_figure", "smoke", measures=("probes",), report="probes")
   config.counter.task.update({"num_letters": 4, "vocab_size": 3, "num_pads": 1})
   config.unlock()
-  config.probes = ConfigDict(dataclasses.asdict(ProbeSettings(**QUICK)))
+  config.probes = dataclasses.asdict(ProbeSettings(**QUICK))
   plan = TracrPlan(config, "counter")
   plan.config.finetune.learning_rates = ()  # nothing is trained
 
