@@ -55,7 +55,7 @@ def small(counter):
 def trained(stage, small, **fields):
   model, params = small
   given = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "steps": np.zeros(0, int), "diverged_step": -1}
-  given |= {"directions": [], "labels": [], "device": "cpu", "compiled": params}
+  given |= {"directions": [], "labels": [], "device": "cpu", "compiled": params, "logs": {}}
   return Trained(stage=stage, model=model, params=params, **{**given, **fields})
 
 
@@ -171,7 +171,9 @@ def test_mass_rows_are_the_mean_share_of_the_answers_attention(counter, small):
   plan = TracrPlan(counter.config.copy_and_resolve_references(), "counter")
   plan.config.seeds, plan.config.finetune.learning_rates, plan.config.finetune.c_trs = (0, 1), (0.1,), (1.0,)
   found = maps.measure(
-    models_of(plan, lambda stage: trained(stage, small, diverged_step=3 * getattr(stage, "seed", -1)))
+    models_of(
+      plan, lambda stage: trained(stage, small, diverged_step=3 * stage.seed if stage.kind == "finetune" else -1)
+    )
   )
   batch = Accuracies(plan.config.maps.eval_size).test_sets(plan.task)[0]
   output, strings = attention.outputs(*small, batch.tokens), spelled(plan.task, batch)

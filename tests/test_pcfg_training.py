@@ -9,8 +9,8 @@ import pytest
 from scipy import special
 
 from configs import fig05_behaviour, fig09_reft, fig18_mixing, fig24_jailbreak
-from experiments import plan as pcfg
 from experiments.measures import jailbreaks, probes, pruning
+from experiments.plan import plans
 from finetune_wrappers.models import gpt
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.tasks import pcfg_grammar
@@ -21,7 +21,7 @@ from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.methods import Subset
 from finetune_wrappers.training.objectives import MixedAnswers, Text
 from finetune_wrappers.training.optim import AdamW
-from finetune_wrappers.training.stages import InitStage, Recipe, TextStage
+from finetune_wrappers.training.stages import InitStage, Recipe
 from finetune_wrappers.training.swept import shared, traced_values, with_values
 from finetune_wrappers.types import InputError
 
@@ -158,7 +158,7 @@ def plan_of(module, preset="paper", **changed):
   config.unlock()
   for name, value in changed.items():
     config.update_from_flattened_dict({name.replace("__", "."): value})
-  return pcfg.plans(config)[0]
+  return plans(config)[0]
 
 
 def test_stages_form_the_papers_chains():
@@ -168,11 +168,12 @@ def test_stages_form_the_papers_chains():
   for stage in plan.refts():
     finetune, pretrain = stage.parent, stage.parent.parent
     assert [s.kind for s in (stage, finetune, pretrain, pretrain.parent)] == ["reft", "finetune", "pretrain", "init"]
-    assert stage.target == "pt" and finetune.target == "ft" and stage.learning_rate < finetune.learning_rate
+    assert stage.objective.target == "pt" and finetune.objective.target == "ft"
+    assert stage.learning_rate < finetune.learning_rate
     assert stage.seed == finetune.seed == pretrain.seed == pretrain.parent.seed
     assert plan.swept(stage)["prior"] in names and plan.swept(stage)["pretraining_steps"] == 200_000
-  assert {stage.parent.prior for stage in plan.controls()} == {(0.0, 1.0, 0.0)}
-  assert {stage.target for stage in plan.controls()} == {"pt"}
+  assert {stage.parent.objective.prior for stage in plan.controls()} == {(0.0, 1.0, 0.0)}
+  assert {stage.objective.target for stage in plan.controls()} == {"pt"}
 
 
 def test_figures_share_their_models_and_families_their_pretraining():
@@ -181,7 +182,7 @@ def test_figures_share_their_models_and_families_their_pretraining():
   config = fig05_behaviour.get_config("paper")
   config.unlock()
   config.tasks = ("counting", "index")
-  counting, index = pcfg.plans(config)
+  counting, index = plans(config)
   assert {s.key for s in counting.bases()} == {s.key for s in index.bases()}
   assert not {s.key for s in counting.finetunes()} & {s.key for s in index.finetunes()}
 
@@ -189,17 +190,18 @@ def test_figures_share_their_models_and_families_their_pretraining():
 def test_lanes_of_all_priors_run_as_one_program():
   plan = plan_of(fig05_behaviour)
   for stages in (plan.bases(), plan.finetunes()):
-    assert len({stage.program for stage in stages}) == 1
+    assert len({stage.recipe for stage in stages}) == 1
   lanes = cohort.lane_arrays([stage.lane for stage in plan.bases()])
-  assert lanes.prior.shape == (len(plan.bases()), 3)
+  assert lanes["prior"].shape == (len(plan.bases()), 3)
 
 
 def test_a_prior_that_is_not_one_is_refused():
   stage = plan_of(fig05_behaviour).bases()[0]
-  assert isinstance(stage, TextStage) and isinstance(stage.parent, InitStage)
-  for prior in ((0.5, 0.4, 0.0), (1.2, -0.2, 0.0)):
-    with pytest.raises(InputError, match="prior: .* sum to 1"):
-      dataclasses.replace(stage, prior=prior)
+  assert isinstance(stage.objective, Text) and isinstance(stage.parent, InitStage)
+  refused = {(0.5, 0.4, 0.0): "prior: .* sum to 1", (1.2, -0.2, 0.0): "prior: 1.2 is not a number from 0 to 1"}
+  for prior, message in refused.items():
+    with pytest.raises(InputError, match=message):
+      dataclasses.replace(stage.objective, prior=prior)
 
 
 def test_jailbreaks_are_refused_without_their_tokens_and_for_other_tasks():
@@ -213,10 +215,10 @@ def test_jailbreaks_are_refused_without_their_tokens_and_for_other_tasks():
 def test_mixing_compiles_only_where_samples_are_mixed_in():
   """Without, the models are those of Fig. 5."""
   plan = plan_of(fig18_mixing)
-  by_mix = {mix: [s for s in plan.finetunes() if s.mix == mix] for mix in plan.config.finetune.mixes}
+  by_mix = {mix: [s for s in plan.finetunes() if s.objective.mix == mix] for mix in plan.config.finetune.mixes}
   assert {s.key for s in by_mix[0.0]} == {s.key for s in plan_of(fig05_behaviour).finetunes()}
-  assert {s.settings.mixed for mix, stages in by_mix.items() if mix for s in stages} == {True}
-  assert all({s.prior for s in stages} == {s.parent.prior for s in stages} for stages in by_mix.values())
+  assert {s.objective.mixed for mix, stages in by_mix.items() if mix for s in stages} == {True}
+  assert all(s.objective.prior == s.parent.objective.prior for stages in by_mix.values() for s in stages)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from configs import fig55_single_weights, quickstart, tab03_behaviour, tab04_reft_grid
 from experiments.measures import pruning
 from experiments.plan import plans
-from finetune_wrappers.training.stages import CompileStage
+from finetune_wrappers.training.stages import CompileStage, root_of
 from finetune_wrappers.types import InputError
 
 
@@ -18,8 +18,8 @@ def test_table_3_at_paper_trains_28_cells_by_5_seeds_for_each_task():
   expected = sorted(cells)
   for plan in found:
     stages = plan.finetunes()
-    assert sorted((stage.learning_rate, stage.c_tr, stage.seed) for stage in stages) == expected
-    assert {(stage.kind, stage.target, stage.parent) for stage in stages} == {("finetune", "ft", plan.compiled())}
+    assert sorted((stage.learning_rate, stage.objective.c_tr, stage.seed) for stage in stages) == expected
+    assert {(s.kind, s.objective.target, s.parent) for s in stages} == {("finetune", "ft", plan.compiled())}
   assert len({stage.key for plan in found for stage in plan.finetunes()}) == 2 * 28 * 5
 
 
@@ -30,7 +30,7 @@ def test_reft_is_only_at_rates_below_the_fine_tunings():
   assert {(stage.parent.learning_rate, stage.learning_rate) for stage in stages} == pairs
   assert len(stages) == len({stage.key for stage in stages}) == 6 * 2 * 5
   assert {stage.parent.key for stage in stages} == {stage.key for stage in plan.finetunes()}
-  assert all((stage.kind, stage.target, stage.c_tr) == ("reft", "pt", 0.0) for stage in stages)
+  assert all((stage.kind, stage.objective.target, stage.objective.c_tr) == ("reft", "pt", 0.0) for stage in stages)
   assert all(stage.seed == stage.parent.seed for stage in stages)
 
 
@@ -40,8 +40,10 @@ def test_controls_are_compiled_for_o_ft_and_trained_on_o_pt_by_refts_recipe():
   assert {(c.learning_rate, c.seed) for c in controls} == set(itertools.product((0.01, 0.001, 0.0001), range(5)))
   assert len(controls) == 15
   for control in controls:
-    assert (control.kind, control.parent.operand, control.target, control.c_tr) == ("scratch_ft", "ft", "pt", 0.0)
-  assert {control.program for control in controls} == {stage.program for stage in plan.refts()}
+    assert (control.kind, control.parent.operand) == ("scratch_ft", "ft")
+    assert (control.objective.target, control.objective.c_tr) == ("pt", 0.0)
+  programs = [{(s.recipe, root_of(s).architecture) for s in stages} for stages in (controls, plan.refts())]
+  assert programs[0] == programs[1] and len(programs[0]) == 1
 
 
 def test_noise_is_added_to_compiled_weights_only():
@@ -50,7 +52,7 @@ def test_noise_is_added_to_compiled_weights_only():
     assert {stage.kind for stage in stages} == {"finetune", "reft", "scratch_ft"}
     for stage in stages:
       noise = {"counter": 1e-6, "max_identifier": 1e-4}[plan.task_name]
-      assert stage.settings.noise_std == (noise if isinstance(stage.parent, CompileStage) else 0.0)
+      assert stage.noise_std == (noise if isinstance(stage.parent, CompileStage) else 0.0)
 
 
 @pytest.mark.parametrize("field", ["tasks", "seeds", "finetune.learning_rates", "finetune.c_trs", "finetune.targets"])

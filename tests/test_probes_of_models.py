@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from configs import common
+from configs import tracr_common
 from experiments.measures import probes
 from experiments.models import Trained
-from experiments.tracr import TracrPlan
+from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.analysis import Prober, ProbeSettings, probe
 from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
@@ -96,17 +95,17 @@ def test_the_text_of_a_task_is_what_its_answers_are_about():
 @pytest.fixture(scope="module")
 def compiled():
   """A plan of a tiny Counter with a section for probes, and the rows of its two compiled models."""
-  config = common.tracr_config("some_figure", "smoke", measures=("probes",), report="probes")
+  config = tracr_common.tracr_config("some_figure", "smoke", measures=("probes",), report="probes")
   config.counter.task.update({"num_letters": 4, "vocab_size": 3, "num_pads": 1})
   config.unlock()
-  config.probes = ConfigDict(dataclasses.asdict(ProbeSettings(**QUICK)))
+  config.probes = dataclasses.asdict(ProbeSettings(**QUICK))
   plan = TracrPlan(config, "counter")
   plan.config.finetune.learning_rates = ()  # nothing is trained
 
   def load(stage):
     arrays, facts = plan.build(stage)
     params = jax.tree.map(jnp.asarray, arrays["params"])
-    empty = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "steps": np.zeros(0, int)}
+    empty = {"metrics": np.zeros((0, 4)), "losses": np.zeros(0), "logs": {}, "steps": np.zeros(0, int)}
     return Trained(
       stage=stage, model=plan.restore(facts), params=params, compiled=params, directions=[], labels=[], **empty,
       diverged_step=-1, device="cpu",

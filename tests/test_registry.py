@@ -21,7 +21,7 @@ SETTING = Setting(plan=TracrPlan, tasks={"twist": "Twist"}, rates={0.5: "η_L"},
 """
 OFFERED = {
   "quickstart": (
-    "behaviour, data, maps, pruning, readings",
+    "behaviour, data, maps, probes, pruning, readings",
     "behaviour, maps, pruning, quickstart, readings, revival",
   ),
   "fig05_behaviour": (
@@ -101,7 +101,7 @@ def test_a_new_setting_is_one_new_file(stories):
   schema.check_keys(config)
   with pytest.raises(InputError, match=r"\Astory.steps: 0 is not a whole number from 1 to"):
     schema.check_keys(changed(config, **{"story.steps": 0}))
-  with pytest.raises(InputError, match=r"\Ameasures: 'maps' is not one of behaviour, data, pruning\Z"):
+  with pytest.raises(InputError, match=r"\Ameasures: 'maps' is not one of behaviour, data, probes, pruning\Z"):
     schema.check_keys(changed(config, measures=("maps",)))
   with pytest.raises(InputError, match=r"\Areport: 'nope' is not one of pruning, revival\Z"):
     schema.check_keys(changed(config, report="nope"))
