@@ -126,8 +126,7 @@ def all_close(have, want):
 def test_call_is_the_transformer_written_out(config, position):
   output = result(config, position, "call text")[0]
   logits, residuals, *lists = written_out(config, *random_model(config)[1:])
-  assert close(output.logits, logits)
-  assert close(output.embedded, residuals[0])
+  assert close(output.logits, logits) and close(output.embedded, residuals[0])
   for have, want in zip((output.residuals, output.attention, output.hidden), (residuals[1:], *lists), strict=True):
     assert len(have) == config.blocks and all(map(close, have, want))
 

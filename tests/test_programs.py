@@ -6,9 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import types
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,6 @@ import pytest
 from scipy import stats
 from tracr.rasp import rasp
 
-from finetune_wrappers.models import tracr_compile, tracr_port, tracr_stage
 from finetune_wrappers.tasks.functions import FunctionTask
 from finetune_wrappers.tasks.programs import ProgramTask, offset
 from finetune_wrappers.training.stages import CompileStage
@@ -249,97 +246,5 @@ def test_programs_that_make_no_task_are_refused_in_one_line():
     COUNTS.program("pt", reading="constant_true")
 
 
-@pytest.fixture
-def quick_tracr(monkeypatch):
-  """Without the random initialisation, whose every weight Tracr overwrites."""
-  monkeypatch.setattr(hk.initializers, "VarianceScaling", lambda _: np.zeros)
-
-
-@pytest.mark.parametrize("task", [SHARES, ROTATED, MIXED], ids=["shares", "rotated", "mixed"])
-def test_the_compiled_program_answers_the_test_set(task, quick_tracr):
-  arrays, facts = tracr_stage.build(task, operand="ft")
-  model = tracr_stage.restore(json.loads(json.dumps(facts)))
-  batch = drawn(task, c=0, test=True, size=64)
-  answer = model.answer(arrays["params"], batch.tokens, task.answer_position)
-  assert np.array_equal(task.output.predicted(answer), batch.labels_ft)
-  assert not np.array_equal(task.output.predicted(answer), batch.labels_pt)
-  assert facts["classes"] == [str(label) for label in task.labels]
-
-
-def test_a_program_without_the_other_operands_answers_is_refused(quick_tracr):
-  fields = {"name": "own", "vocab": ("x", "y"), "num_letters": 3}
-  task = ProgramTask(lambda: count("x"), lambda: rasp.Map(lambda token: token, rasp.tokens), **fields)
-  with pytest.raises(InputError, match=r"\Alabels: the compiled program has no answer 'x'; it has 0 1 2 3\Z"):
-    tracr_stage.build(task, operand="pt")
-
-
-def test_what_cannot_be_compiled_is_refused_in_one_line():
-  full = rasp.Aggregate(rasp.Select(rasp.tokens, rasp.Full("x"), EQ), rasp.tokens)
-  with pytest.raises(InputError, match=r"\Aprogram: [^\n]+\Z"):
-    tracr_compile.compile_program(full, vocab={"x", "y"}, max_seq_len=3)
-  with pytest.raises(InputError, match=r"\Aoperand: [^\n]+pt, ft\Z"):
-    tracr_stage.build(COUNTS, operand="random")
-
-
-def test_programs_that_tracr_compiles_wrongly_are_refused(quick_tracr):
-  def mostly(token):
-    return rasp.Map(lambda found: found > 0.6, share(token))  # Tracr takes 2/3 for 1/2
-
-  def sign(token):
-    return rasp.numerical(rasp.Map(lambda found: 1 if found == token else -1, rasp.tokens))  # and -1 for 0
-
-  for program in (mostly, sign):
-    task = task_of(program, "xy", num_letters=3)
-    with pytest.raises(InputError, match=r"\Amlp_exactness: [^\n]*avoid what Tracr cannot compile[^\n]*\Z"):
-      tracr_stage.build(task, operand="pt")
-
-
-def test_a_program_is_made_afresh_each_time():
-  first, second = COUNTS.program("pt"), COUNTS.program("pt")
-  assert first is not second and first.label != second.label
-
-
-def test_alignment_reorders_token_ids_and_labels():
-  model = types.SimpleNamespace(answer_channels=(7, 8, 9))
-  model.clone = lambda **changed: types.SimpleNamespace(**{**vars(model), **changed})
-  params = {"token_embed": {"embedding": np.arange(3)[:, None]}, "rest": 1}
-  codec = types.SimpleNamespace(tokens=("b", 1, "a"), labels=(2, "n", 3))
-  found, moved_params = tracr_port.aligned(model, params, codec, tokens=(1, "a", "b"), labels=(3, 2))
-  assert found.answer_channels == (9, 7)
-  assert moved_params["token_embed"]["embedding"][:, 0].tolist() == [1, 2, 0] and moved_params["rest"] == 1
-  with pytest.raises(InputError, match=r"\Avocab: [^\n]+'c'[^\n]+\Z"):
-    tracr_port.aligned(model, params, codec, tokens=(1, "c"), labels=())
-
-
 def test_a_task_that_does_not_say_which_tokens_an_answer_is_about_has_no_marks():
   assert COUNTS.marks(drawn(COUNTS, c=0, size=2)) is None
-
-
-def test_a_task_of_functions_is_what_they_say():
-  batch = drawn(numbers, c=0.25)
-  tokens = np.asarray(batch.tokens)
-  assert tokens.shape == (DRAWS, 6) and all(leaf.dtype == np.int32 for leaf in batch)
-  assert stats.binomtest(int((tokens[:, 0] == 2).sum()), DRAWS, 0.25).pvalue > 1e-3
-  assert np.array_equal(tokens.sum(1), batch.labels_pt) and np.array_equal(tokens.max(1), batch.labels_ft)
-  assert (np.asarray(drawn(numbers, c=1, test=True, size=50).tokens)[:, 0] == 2).all()
-  assert numbers.correlated and not numbers.prompted and key_of(numbers) != key_of(COUNTS)
-
-
-@pytest.mark.parametrize(
-  ("changed", "message"),
-  [
-    ({"length": 7}, "strings: "),
-    ({"num_labels": 8}, "answers: "),
-    ({"answer_position": (4, 5)}, "answers: "),
-    ({"answer_position": 6}, "answer_position: 6 .*0 to 5"),
-    ({"name": ""}, "name: "),
-  ],
-)
-def test_functions_that_make_no_task_are_refused_in_one_line(changed, message):
-  fields = {"name": "numbers", "length": 6, "num_labels": 13, "answer_position": 5, **changed}
-  with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
-    FunctionTask(positions_and_counts, lambda tokens: (tokens.sum(axis=1), tokens.max(axis=1)), **fields)
-  plain = FunctionTask(positions_and_counts, lambda tokens: (tokens[:, 1], tokens[:, 2]),
-                       name="plain", length=6, num_labels=3, answer_position=5)  # fmt: skip
-  with pytest.raises(InputError, match=r"\Ac_tr: [^\n]+\Z"):
-    plain.sample(jax.random.key(0), 4, 0.5)
