@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from finetune_wrappers.training.methods import path_of
 from finetune_wrappers.types import InputError, Params, require
 
 SCORES = ("gradient", "gradient_abs", "magnitude")
@@ -66,7 +67,7 @@ def scope_mask(scope: str, params: Params, compiled: Params | None = None) -> Pa
       raise InputError("scope: near_zero is only possible for a compiled model")
     return jax.tree.map(lambda w: jnp.abs(jnp.asarray(w)) < _NEAR_ZERO, compiled)
   check_scope(scope, params)
-  return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, _inside(scope, _name(p))), params)
+  return jax.tree_util.tree_map_with_path(lambda p, w: jnp.full(w.shape, _inside(scope, path_of(p))), params)
 
 
 def check_scope(scope: str, params: Params) -> None:
@@ -251,7 +252,7 @@ def curve(params: Params, places: Params, ks: Any, measure: Callable[[Params], A
 
 def named_leaves(params: Params) -> list[tuple[str, Any]]:
   """(path such as `blocks_1/attn/value/kernel`, array) of every leaf."""
-  return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+  return [(path_of(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def first_units(places: Params, k: int) -> list[tuple[str, tuple[int, ...]]]:
@@ -260,10 +261,6 @@ def first_units(places: Params, k: int) -> list[tuple[str, tuple[int, ...]]]:
   for path, place in named_leaves(jax.device_get(places)):
     found += [(int(place[index]), path, index) for index in zip(*(place < k).nonzero(), strict=True)]
   return [(path, tuple(int(i) for i in index)) for _, path, index in sorted(found)]
-
-
-def _name(path) -> str:
-  return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _neuron_ids(tree: Params) -> Params:

@@ -40,8 +40,8 @@ class Subset(Method):
   """The model's own parameters, or some of them.
 
   Attributes:
-    trained: `all`, `matrices` (no biases, no embeddings), `no_embeddings`, or a path: an array such as
-      `blocks_1/attn/value/kernel`, or all below it, such as `blocks_1`.
+    trained: `all`, `matrices` (arrays of two axes or more, not called embedding), `no_embeddings`, or a path: an
+      array such as `blocks_1/attn/value/kernel`, or all below it, such as `blocks_1`.
   """
 
   trained: str = ruled(text(f"{', '.join(TRAINED)} or a path as blocks_1", r"[\w/]+"), ALL)
@@ -69,15 +69,21 @@ class Subset(Method):
     return jax.tree.map(lambda own, other: other if own is None else own, trained, frozen, is_leaf=lambda x: x is None)
 
 
+def path_of(path: Any) -> str:
+  """The path of a leaf in any pytree, such as `blocks_1/attn/value/kernel`."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
 def mask_of(params: Params, trained: str) -> Params:
   """Pytree of bools: which leaves `Subset.trained` names."""
 
-  def trains(path, _) -> bool:
-    names = [entry.key for entry in path]
+  def trains(path, leaf) -> bool:
+    name = path_of(path)
+    embedding = name.endswith("embedding")
     if trained == MATRICES:
-      return names[-1] == "kernel"
+      return leaf.ndim > 1 and not embedding
     if trained == NO_EMBEDDINGS:
-      return names[-1] != "embedding"
-    return trained == ALL or f"{'/'.join(names)}/".startswith(f"{trained}/")
+      return not embedding
+    return trained == ALL or f"{name}/".startswith(f"{trained}/")
 
   return jax.tree_util.tree_map_with_path(trains, params)

@@ -128,7 +128,7 @@ class AdamW(Optimizer):
   Attributes:
     beta1: decay of the mean of gradients.
     beta2: decay of the mean of their squares.
-    weight_decay: of the weights of linear layers; biases, embeddings and norms have none.
+    weight_decay: of matrices, arrays of two axes or more that are not called embedding; biases and norms have none.
   """
 
   beta1: float = ruled(SHARE_BELOW_1)
