@@ -19,7 +19,7 @@ from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.methods import Subset
 from finetune_wrappers.training.objectives import Answers, MixedAnswers, Text
 from finetune_wrappers.training.optim import SGD, AdamW
-from finetune_wrappers.training.stages import CompileStage, InitStage, TrainStage, ancestors
+from finetune_wrappers.training.stages import CompileStage, GivenStage, InitStage, TrainStage, ancestors
 from finetune_wrappers.training.swept import swept
 from finetune_wrappers.types import InputError
 
@@ -279,3 +279,10 @@ def test_what_the_first_release_could_not_say_is_said_by_its_own_fields():
     assert said["class"] == "TrainStage" and said["method"] == {"class": "Subset", "trained": method.trained}
     assert said["objective"] == {"class": "Answers", "target": "ft", "c_tr": 0.5, "positions": "answer",
                                  "logit_scale": 1.0}  # fmt: skip
+
+
+def test_a_given_model_has_a_key_only_with_a_checksum_of_its_parameters():
+  one, other = (GivenStage(name="mine", checksum=checksum) for checksum in ("0a", "0b"))
+  assert one.key != other.key
+  with pytest.raises(InputError, match=r"\Achecksum: [^\n]+\Z"):
+    dataclasses.replace(FINETUNE, parent=GivenStage(name="mine")).key  # noqa: B018

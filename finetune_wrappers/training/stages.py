@@ -112,13 +112,22 @@ class GivenStage(_Keyed, Checked):
 
   Attributes:
     name: of it.
-    checksum: of its parameters (`disk.checksum`); empty where nothing is kept under its key.
+    checksum: of its parameters (`disk.checksum`); without it the stage has no key, and nothing from it can be kept.
   """
 
   name: str = ruled(text("a name of one line", r"[^\n]{1,200}"))
   checksum: str = ""
   kind = "given"
   seed = 0
+
+  def told(self) -> dict[str, Any]:
+    """What `describe` says of it.
+
+    Raises:
+      InputError: without a checksum, as another model of this name would have the same key.
+    """
+    require(bool(self.checksum), "checksum", self.checksum, "disk.checksum(params), so that keys tell models apart")
+    return _fields_of(self)
 
   @property
   def architecture(self) -> tuple:
