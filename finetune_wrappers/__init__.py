@@ -16,6 +16,7 @@ _NAMES = {
   "types": ("Batch", "InputError", "ModelOutput"),
   "models.model": ("FlaxModel", "FunctionModel", "Model"),
   "models.gpt": ("GPT", "GPTConfig"),
+  "models.tracr_codec": ("codec",),
   "models.tracr_compile": ("compile_program",),
   "models.tracr_port": ("port",),
   "models.tracr_stage": ("compile_task",),

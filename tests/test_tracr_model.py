@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from finetune_wrappers.models import tracr_compile, tracr_port
+from finetune_wrappers.models import tracr_codec, tracr_compile, tracr_port
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.tasks.tracr_tasks import CounterTask, counter_program
 
@@ -84,7 +84,7 @@ def compiled_counter(task, noise):
     )
   model, params = tracr_port.port(assembled)
   generator = np.random.default_rng(1)
-  codec = tracr_compile.codec(assembled)
+  codec = tracr_codec.codec(assembled)
   strings = generator.choice(list(task.letters), (16, task.num_letters))
   tokens = np.stack([codec.encode(list(string), length=task.length) for string in strings])
   return model, jax.tree.map(lambda w: np.float32(w + generator.normal(0, noise, w.shape)), params), tokens

@@ -24,6 +24,7 @@ FULL_SIZE = {
   "counter": (CounterTask(), counter_program("a")),
   "max_identifier": (MaxIdentifierTask(), max_identifier_program(5)),
 }
+TRANSFORM = hk.transform
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 FORWARDS: dict = {}
 
@@ -186,7 +187,8 @@ def test_a_module_comes_back_from_its_description_in_json(row):
   assert restored.causal == TABLE[row][1]
 
 
-def test_the_example_in_the_docstring_gives_what_it_says():
+def test_the_example_in_the_docstring_gives_what_it_says(monkeypatch):
+  monkeypatch.setattr(hk, "transform", TRANSFORM)
   lines = tracr_port.__doc__.split("\n\n", 2)[2]
   *statements, last = ast.parse(textwrap.dedent(lines)).body
   names: dict = {}

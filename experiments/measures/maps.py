@@ -10,7 +10,7 @@ from experiments.measures.data import data_row
 from experiments.models import Models, Trained
 from experiments.reports.names import short_name
 from finetune_wrappers.analysis import attention
-from finetune_wrappers.models.tracr_compile import Codec
+from finetune_wrappers.models.tracr_codec import Codec
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import Stage
 from finetune_wrappers.types import InputError
@@ -69,7 +69,7 @@ def given_inputs(plan) -> dict[str, np.ndarray]:
     InputError: for a string with a token outside the vocabulary, or of another length than the task's.
   """
   task, field = plan.task, f"maps.inputs.{plan.task_name}"
-  codec, found = Codec(tokens=task.symbols, labels=()), {}
+  codec, found = Codec(tokens=task.symbols, labels=(), max_seq_len=task.max_seq_len), {}
   for string in plan.config.maps.inputs[plan.task_name]:
     if len(string) != task.num_letters:
       raise InputError(f"{field}: {string!r} has {len(string)} letters; use {task.num_letters} (num_letters)")

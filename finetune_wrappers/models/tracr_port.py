@@ -3,15 +3,15 @@
 Example, a program of your own:
 
     from tracr.rasp import rasp
-    from finetune_wrappers.models import tracr_compile, tracr_port
+    from finetune_wrappers.models import tracr_codec, tracr_compile, tracr_port
 
     is_x = (rasp.tokens == "x").named("is_x")
     everywhere = rasp.Select(rasp.tokens, rasp.tokens, rasp.Comparison.TRUE)
     share_of_x = rasp.numerical(rasp.Aggregate(everywhere, rasp.numerical(rasp.Map(int, is_x)), default=0))
     assembled = tracr_compile.compile_program(share_of_x, vocab={"x", "y"}, max_seq_len=5)
     model, params = tracr_port.port(assembled)
-    codec = tracr_compile.codec(assembled)
-    tokens = codec.encode(list("xyxxy"), length=6)[None]
+    codec = tracr_codec.codec(assembled)
+    tokens = codec.encode(list("xyxxy"))[None]
     model.apply({"params": params}, tokens).logits[0, 1:, 0]    # 0.6 at every letter
 """
 
@@ -23,6 +23,7 @@ import numpy as np
 from tracr.compiler.assemble import AssembledTransformerModel
 
 from finetune_wrappers.models import tracr_compile
+from finetune_wrappers.models.tracr_codec import Codec
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.types import InputError, Params
 
@@ -87,7 +88,7 @@ def port_params(haiku_params: Any, num_layers: int) -> Params:
 
 
 def aligned(
-  model: TracrTransformer, params: Params, codec: tracr_compile.Codec, *, tokens: tuple, labels: tuple
+  model: TracrTransformer, params: Params, codec: Codec, *, tokens: tuple, labels: tuple
 ) -> tuple[TracrTransformer, Params]:
   """The same model with a task's token ids and order of labels; Tracr's own may differ between processes.
 

@@ -112,8 +112,9 @@ class ProgramTask(TableTask, Checked):
       held_out=np.zeros(len(rows), bool),
     )
     hold_out(table, self.held_out, self.seed)
-    output = Numerical(labels) if numerical else self.output
-    self._set(labels=labels, output=output, _table=table, digest=_digest(table, labels, programs))
+    if numerical:  # read as the nearest label: half-way to a boundary is still right
+      self._set(output=Numerical(labels), tolerance=float(np.diff(labels).min(initial=4e-4)) / 4)
+    self._set(labels=labels, _table=table, digest=_digest(table, labels, programs))
     self.check_classes()
 
   def program(self, operand: str, *, reading: str = "literal") -> rasp.SOp:

@@ -59,12 +59,16 @@ class StringTask(Unprompted):
     num_pads: pads at the end.
     vocab: the tokens, without BOS and pad.
     labels: the answer that each label stands for.
+    mlp_exactness: what its programs are compiled with; None is twice the least that they need.
+    tolerance: by how much a compiled numerical program may be off.
   """
 
   num_letters: int
   num_pads: int = 0
   vocab: Any
   labels: Any
+  mlp_exactness: int | None = None
+  tolerance = 0.0
 
   @property
   def max_seq_len(self) -> int:

@@ -90,6 +90,11 @@ class _LetterTask(StringTask, Checked):
     return LETTERS[: self.vocab_size]
 
   @property
+  def mlp_exactness(self) -> int:
+    """The least that counts exactly, with which the models of all shipped results were compiled."""
+    return 2 * self.max_seq_len * (self.max_seq_len + 1)
+
+  @property
   def vocab(self) -> tuple[str, ...]:
     """See StringTask."""
     return tuple(self.letters)

@@ -61,7 +61,7 @@ class CompileStage(_Keyed, Checked):
     task: says vocabulary, length and both operands.
     operand: which of them is compiled: `pt`, or `ft` for the control of reFT.
     reading: of the paper's listing, as the task knows it.
-    mlp_exactness: Tracr's large number; 0 chooses it from the length.
+    mlp_exactness: Tracr's large number; 0 is the task's own, else twice the least that the program needs.
   """
 
   task: Task
