@@ -78,7 +78,7 @@ class Pruned:
     metrics: names of the M metrics.
     curves: by (scope, unit) and score, float32 [K, M]; `random` is the mean over draws, `random_best` the best.
     singles: by scope, (path, index, metrics [M]) of each weight that was zeroed alone, in the order of the score.
-    predictions: by C_Te, int [K, B] predicted labels at `histogram_ks`.
+    predictions: by C_Te, int [K, B] labels predicted at `histogram_ks` when O_PT is asked for.
   """
 
   settings: PruneSettings
@@ -236,12 +236,13 @@ class Pruner:
     return places, jax.lax.map(without, jnp.arange(self._settings.single_weights))
 
   def _predictions(self, params: Params, compiled: Params | None, *, scope: str):
-    """{C_Te: predicted labels [K, B]} for each of `histogram_ks`."""
+    """{C_Te: predicted labels [K, B]} for each of `histogram_ks`, asked for O_PT."""
     places = self._gradient_order(params, compiled, scope)
     ks, position = jnp.asarray(self._settings.histogram_ks), self._task.answer_position
 
     def answers(batch, p):
-      return self._task.output.predicted(self._model.answer(p, batch.tokens, position))
+      tokens, _ = self._task.question(batch, TARGETS.index("pt"))
+      return self._task.output.predicted(self._model.answer(p, tokens, position))
 
     return {c: masks.curve(params, places, ks, functools.partial(answers, b)) for c, b in self._tests.items()}
 
