@@ -69,7 +69,7 @@ class Store:
     self.root = located(workdir)
     # Orbax writes below such a path, but reads `[...]` as a pattern and a backslash as an escape.
     fine = not re.search(r"\\|\[.*\]", str(self.root), re.DOTALL)
-    require(fine, "workdir", str(self.root), "a path without [...] and without backslashes, which Orbax cannot read back")
+    require(fine, "workdir", str(self.root), "a path without [...] or backslashes, which Orbax cannot read back")
     self.is_local = "://" not in str(self.root)
     _allow_many_files()
     with writing(self.root):
