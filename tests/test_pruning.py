@@ -200,6 +200,8 @@ def test_another_model_of_the_shape_is_pruned_without_compiling_again():
     ({"ks": [0, 1]}, "ks: .* is not a tuple"),
     ({"ks": (0, -1)}, "ks: -1 is not a whole number"),
     ({"scores": ("luck",)}, "scores: 'luck' is not one of gradient, gradient_abs, magnitude, gradient_iterative"),
+    ({"neuron_axes": (("kernel", 1),)}, r"neuron_axes: \('kernel', 1\) is not the end of a path and axes, as "),
+    ({"neuron_axes": ("kernel", (1,))}, "neuron_axes: 'kernel' is not the end of a path"),
     ({"units": ("head",)}, "units: 'head' is not one of weight, neuron"),
     ({"scopes": ()}, "scopes: empty"),
     ({"random_draws": 0}, "random_draws: 0"),
@@ -220,5 +222,5 @@ def test_what_a_model_does_not_have_is_one_line():
     with pytest.raises(InputError) as caught:
       prune(MODEL, params_of(0), TASKS[0], dataclasses.replace(fast, scopes=(scope,)))
     assert re.fullmatch(f"{message}.*", str(caught.value))
-  with pytest.raises(InputError, match=r"\Aunit: neuron needs layers with a matrix named kernel"):
-    masks.unit_scores({"w": np.ones(3)}, {"w": np.ones(3, bool)}, "neuron")
+  with pytest.raises(InputError, match=r"\Aunit: neuron needs an array of two axes or more"):
+    masks.unit_scores({"w": np.ones(3)}, scope={"w": np.ones(3, bool)}, unit="neuron")
