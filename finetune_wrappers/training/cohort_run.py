@@ -42,7 +42,10 @@ class CohortRun:
     if not position:
       return
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kept)
-    self._state = self._program.layout.lay_out(self._like(stacked.pop("state")))
+    laid = self._program.layout.lay_out(self._like(stacked.pop("state")))
+    # Placed as the program places its own results: arrays of the host would compile the step a second time.
+    placed, self._state = jax.tree.map(lambda x: x.sharding, self._state), None
+    self._state = jax.tree.map(lambda x, where: jax.device_put(x, where, may_alias=False), laid, placed)
     evaluations = sum(step <= position for step in self._evaluated)
     self._curves = [jax.tree.map(lambda curve, i=i: curve[:, i], stacked) for i in range(evaluations)]
     self.position = position
