@@ -175,7 +175,7 @@ class Meter:
     self._compiled.add(shape)
     if first and self._programs.layout_of(work.lanes[0], len(work.stages)) is None:
       rate = speed.lanes / speed.step_seconds
-      if calibration.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds):
+      if calibration.worth_calibrating(self._ahead[identity], rate=rate, compile_seconds=speed.compile_seconds):
         needed += len(calibration.candidate_layouts(len(work.stages), work.lanes[0].optimizer)) - 1
     return needed
 

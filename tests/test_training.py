@@ -18,7 +18,7 @@ PARAMS = params_of(MODEL)
 
 
 def trained_by_step(recipe, lane, params, stop, model=MODEL):
-  train = jax.jit(lambda state, stop: step.train(model, recipe, lane, state, 0, stop))
+  train = jax.jit(lambda state, stop: step.train(model, recipe, lane, state, start=0, stop=stop))
   return train(fresh(recipe, params), stop)
 
 
@@ -149,7 +149,7 @@ def test_however_many_parts_a_run_has_a_step_is_traced_once_for_each_shape(monke
     lane = cohort.lane_arrays(lanes)
     state, laid = program.init(params, lane), program.layout.lay_out(lane)
     for start, stop in itertools.pairwise(stops):
-      state, _ = program.advance(state, laid, start, stop, None if stop == 2 else start)
+      state, _ = program.advance(state, laid, start=start, stop=stop, since=None if stop == 2 else start)
 
   run(0, 3, (0, 1, 2, 7, 20))
   run(1, 3, (0, 20))

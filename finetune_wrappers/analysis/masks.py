@@ -126,7 +126,7 @@ def unit_scores(scores: Params, *, scope: Params, unit: str, axes: Axes = (), me
     if mean:
       total = total / jnp.maximum(sum(by_unit(inside[i], own).sum(0) for i, own in layer.items()), 1)
     for i, own in layer.items():
-      out[i] = jnp.where(inside[i], over_weights(total, leaves[i].shape, own), -jnp.inf)
+      out[i] = jnp.where(inside[i], over_weights(total, shape=leaves[i].shape, axes=own), -jnp.inf)
   return structure.unflatten(out)
 
 
@@ -178,7 +178,7 @@ def _neuron_ranks(scores: Params, count: int | None, axes: Axes) -> Params:
   out = [jnp.full(leaf.shape, _NEVER, jnp.int32) for leaf in leaves]
   for layer, places in zip(layers, jnp.split(_places(jnp.concatenate(best), count), ends), strict=True):
     for i, own in layer.items():
-      out[i] = jnp.where(jnp.isfinite(leaves[i]), over_weights(places, leaves[i].shape, own), _NEVER)
+      out[i] = jnp.where(jnp.isfinite(leaves[i]), over_weights(places, shape=leaves[i].shape, axes=own), _NEVER)
   return structure.unflatten(out)
 
 
@@ -261,7 +261,7 @@ def _neuron_ids(tree: Params, axes: Axes) -> Params:
     layer = layer_of.get(i, {i: tuple(range(leaf.ndim))})
     size = by_unit(leaf, layer[i]).shape[1]
     ids = jnp.arange(start, start + size)
-    out |= {j: over_weights(ids, leaves[j].shape, own) for j, own in layer.items()}
+    out |= {j: over_weights(ids, shape=leaves[j].shape, axes=own) for j, own in layer.items()}
     start += size
   return structure.unflatten([out[i] for i in range(len(leaves))])
 

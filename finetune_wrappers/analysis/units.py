@@ -93,7 +93,7 @@ def by_unit(x: Any, axes: tuple[int, ...]) -> Any:
   return jnp.moveaxis(x, axes, range(-len(axes), 0)).reshape(-1, number)
 
 
-def over_weights(values_U: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+def over_weights(values_U: Any, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
   """A value for each neuron, on all weights of an array."""
   others = [axis for axis in range(len(shape)) if axis not in axes]
   return jnp.broadcast_to(jnp.expand_dims(values_U.reshape(_units(shape, axes)), others), shape)

@@ -75,7 +75,7 @@ class CohortRun:
     asked = stop == self._evaluated[evaluations]
     since = self._evaluated[evaluations - 1] if evaluations else 0
     self._state, measured = self._program.advance(
-      self._state, self._laid, self.position, stop, since if asked else None
+      self._state, self._laid, start=self.position, stop=stop, since=since if asked else None
     )
     metrics, losses, logs = self._gathered(measured)  # waits for the devices
     if asked:

@@ -119,7 +119,7 @@ class Trainer:
     hosts.on_first(self._tidy)
     if self._failed:
       blocked = [s for s in wanted.values() if s.key not in self._failed and self._is_blocked(s)]
-      raise LanesFailed(list(self._failed.values()), blocked)
+      raise LanesFailed(list(self._failed.values()), blocked=blocked)
 
   def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack, told: bool) -> tuple[str, list[str]]:
     """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held.
@@ -209,7 +209,7 @@ class Trainer:
     self._advance_to_end(run, lanes, parts)
     facts = {**now, "lane_steps_per_second": rates}
     for done, arrays in zip(lanes, run.results(), strict=True):
-      own = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
+      own: dict[str, Any] = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
       if earlier := parts[done.key][:-1]:
         own["earlier"] = earlier
       self._store.save(done, arrays, {**facts, **own})

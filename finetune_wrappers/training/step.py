@@ -54,7 +54,7 @@ def init_state(recipe: Recipe, params: Params, lane: Lane) -> LaneState:
   return LaneState(trained, recipe.optimizer.direction().init(trained), zero, never, frozen, logs)
 
 
-def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, start, stop, shard=None) -> LaneState:
+def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, *, start, stop, shard=None) -> LaneState:
   """Steps start..stop-1 of one lane.
 
   A loop with traced bounds rather than a scan of fixed length, so that one compiled program serves every
