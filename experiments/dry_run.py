@@ -210,7 +210,7 @@ def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
   def one_step(params, key):
     batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
     trained, frozen = recipe.method.split(params, key)
-    return step.loss_and_grads(model, recipe, trained, frozen, batch, key)
+    return step.loss_and_grads(model, recipe, trained=trained, frozen=frozen, batch=batch, key=key)
 
   counted = jax.jit(one_step).lower(params, jax.random.key(0)).cost_analysis()
   return counted["flops"] if counted else math.nan

@@ -76,7 +76,9 @@ def test_gradient_of_the_loss_is_the_numerical_one(positions):
 
     def found(leaves):
       data = (BATCH.tokens, BATCH.labels_ft)
-      (loss, _), gradient = step.loss_and_grads(model, recipe, nested(leaves), {}, data, jax.random.key(0))
+      (loss, _), gradient = step.loss_and_grads(
+        model, recipe, trained=nested(leaves), frozen={}, batch=data, key=jax.random.key(0)
+      )
       return loss, gradient
 
     both = jax.jit(found)
@@ -124,7 +126,9 @@ def data_drawn(stream, c_tr, steps):
   recipe, params = recipe_with(task_with(spy)), {"kernel": np.ones(6, np.float32)}
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax.lax, "fori_loop", python_loop)
-    step.train(Constant(), recipe, lane_of(c_tr=c_tr, stream=stream), fresh(recipe, params), *steps)
+    step.train(
+      Constant(), recipe, lane_of(c_tr=c_tr, stream=stream), fresh(recipe, params), start=steps[0], stop=steps[1]
+    )
   return asked
 
 

@@ -44,7 +44,7 @@ class Subset(Method):
       array such as `blocks_1/attn/value/kernel`, or all below it, such as `blocks_1`.
   """
 
-  trained: str = ruled(text(f"{', '.join(TRAINED)} or a path as blocks_1", r"[^\n]+"), ALL)
+  trained: str = ruled(text(f"{', '.join(TRAINED)} or a path as blocks_1", r"\S+"), ALL)
 
   def split(self, params: Params, key: Any) -> tuple[Any, Any]:
     """See Method.
