@@ -134,11 +134,11 @@ def curve(subject: Subject, most: int, iterative: bool) -> dict[str, Call]:
   def ours(params):
     scope = masks.scope_mask("blocks", params)
     if iterative:
-      places = masks.iterative_ranks(params, subject.gradient, scope, "neuron", count=most)
+      places = masks.iterative_ranks(params, subject.gradient, scope=scope, unit="neuron", count=most)
     else:
-      scores = masks.weight_scores("gradient", params, subject.gradient(params))
-      places = masks.ranks(masks.unit_scores(scores, scope, "neuron"), "neuron")
-    return masks.curve(params, places, jnp.arange(most + 1), subject.evaluate)
+      scores = masks.weight_scores("gradient", params, grads=subject.gradient(params))
+      places = masks.ranks(masks.unit_scores(scores, scope=scope, unit="neuron"), "neuron")
+    return masks.curve(params, places=places, ks=jnp.arange(most + 1), measure=subject.evaluate)
 
   gradient, evaluate = jax.jit(subject.gradient), jax.jit(subject.whole_model_accuracies)
 

@@ -27,7 +27,7 @@ _PLAIN, _SPREAD = (jax.jit(PCFGText(spread=share).sample_pretraining, static_arg
 def ours(batches: int) -> int:
   """Number of windows drawn."""
   keys = jax.random.split(jax.random.key(0), batches)
-  jax.block_until_ready([sample_windows(PAPER_GRAMMAR, key, _BATCH, _WINDOW, "join") for key in keys])
+  jax.block_until_ready([sample_windows(PAPER_GRAMMAR, key, _BATCH, length=_WINDOW, short="join") for key in keys])
   return batches * _BATCH
 
 

@@ -32,7 +32,8 @@ stage = plan.finetunes()[0]
 with compiled.reused(sys.argv[1], sys.argv[2]):
   program = Cohort(gpt.restore(facts), stage.recipe, Layout(1, "map"))
   lane = lane_arrays([stage.lane])
-  jax.block_until_ready(program.advance(program.init([arrays["params"]], lane), program.layout.lay_out(lane), 0, 1, 0))
+  state, laid = program.init([arrays["params"]], lane), program.layout.lay_out(lane)
+  jax.block_until_ready(program.advance(state, laid, start=0, stop=1, since=0))
 """
 
 

@@ -84,7 +84,7 @@ class Ours:
 
   def run(self, steps: int) -> None:
     """Trains that many steps and waits for the last; the evaluation that ends them is of one string."""
-    self._state, measured = self._cohort.advance(self._state, self._lane, 0, steps, 0)
+    self._state, measured = self._cohort.advance(self._state, self._lane, start=0, stop=steps, since=0)
     jax.block_until_ready((self._state, measured))
 
 

@@ -24,11 +24,11 @@ runs = fw.train(
   learning_rate=0.1, seeds=seeds, evaluator=fw.Accuracies(300), noise_std=1e-5,
 )  # fmt: skip
 tuned = [run.params for run in runs]
-pruned = fw.prune(model, tuned[0], task, fw.PruneSettings(scopes=("near_zero",), ks=(0, 1, 2, 4)), compiled)
+pruned = fw.prune(model, tuned[0], task, fw.PruneSettings(scopes=("near_zero",), ks=(0, 1, 2, 4)), compiled=compiled)
 settings = fw.ProbeSettings(steps=200, drops=(), learning_rate=1e-2, eval_size=960)
-probed = fw.probe(model, tuned[0], task, settings, control)
+probed = fw.probe(model, tuned[0], task, settings, negative=control)
 reft = {"optimizer": fw.SGD.paper(300, eval_every=10), "learning_rate": 0.03, "seeds": seeds}
-revival = fw.revive(model, tuned, control, task, **reft)
+revival = fw.revive(model, tuned, task, control=[control] * len(seeds), per_seed=True, **reft)
 
 for run in runs:
   print("fine-tuned, Acc. O_FT at C_Te = 1 and 0:", *(run.curve("acc_ft", c_te=c_te)[-1] for c_te in (1, 0)))

@@ -175,7 +175,7 @@ class Meter:
     self._compiled.add(shape)
     if first and self._programs.layout_of(work.lanes[0], len(work.stages)) is None:
       rate = speed.lanes / speed.step_seconds
-      if calibration.worth_calibrating(self._ahead[identity], rate, speed.compile_seconds):
+      if calibration.worth_calibrating(self._ahead[identity], rate=rate, compile_seconds=speed.compile_seconds):
         needed += len(calibration.candidate_layouts(len(work.stages), work.lanes[0].optimizer)) - 1
     return needed
 
@@ -210,7 +210,7 @@ def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
   def one_step(params, key):
     batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
     trained, frozen = recipe.method.split(params, key)
-    return step.loss_and_grads(model, recipe, trained, frozen, batch, key)
+    return step.loss_and_grads(model, recipe, trained=trained, frozen=frozen, batch=batch, key=key)
 
   counted = jax.jit(one_step).lower(params, jax.random.key(0)).cost_analysis()
   return counted["flops"] if counted else math.nan

@@ -250,9 +250,10 @@ def _on_load(show, numbers, stopping) -> None:
 def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
   """Provenance of the numbers: config, devices, layouts, versions, commits."""
   own = [store.facts(stage) for stage in stages]
-  devices = sorted({fact["device"] for fact in own})
-  layouts = sorted({json.dumps(fact["layout"], sort_keys=True) for fact in own if "layout" in fact})
-  trained = sorted({fact["commit"] for fact in own})
+  parts = [part for fact in own for part in (fact, *fact.get("earlier", ()))]
+  devices = sorted({part["device"] for part in parts})
+  layouts = sorted({json.dumps(part["layout"], sort_keys=True) for part in parts if "layout" in part})
+  trained = sorted({part["commit"] for part in parts})
   found = {"config": config.to_dict(), "devices": devices, "layouts": layouts, "commit": _commit()}
   found["trained_at"] = trained
   found["diverged"] = [s.label for s, fact in zip(stages, own, strict=True) if fact.get("diverged_step", -1) >= 0]

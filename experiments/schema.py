@@ -85,7 +85,7 @@ SHARED = {
   "seeds": Many(SEED),
   "finetune": FINETUNE,
   "reft": REFT,
-  "pruning": section(PruneSettings),
+  "pruning": section(PruneSettings, but=("neuron_axes",)),  # our models have matrices of two axes
   "probes": section(ProbeSettings),
   "lanes_per_program": whole(0, INT32),
   "layout": {"devices": COUNT, "inner": one_of(*INNER)},

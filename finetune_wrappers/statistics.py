@@ -40,16 +40,16 @@ class Passage(NamedTuple):
   after: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MedianRatio:
-  """Ratio of two median passage times, b over a.
+  """Ratio of two median passage times.
 
   Attributes:
     ratio: of the medians; a bound if one of them was not reached, nan if neither was.
     low: lower end of the interval; nan if a group has fewer than 2 runs.
     high: upper end of the interval; inf if the runs do not bound it.
-    lower_bound: whether `ratio` is a lower bound, because the median of b was not reached.
-    upper_bound: whether `ratio` is an upper bound, because the median of a was not reached.
+    lower_bound: whether `ratio` is a lower bound, because the numerator's median was not reached.
+    upper_bound: whether `ratio` is an upper bound, because the denominator's median was not reached.
   """
 
   ratio: float
@@ -114,7 +114,7 @@ def t_quantile(probability: float, degrees: int) -> float:
   return float(scipy.special.stdtrit(degrees, probability))  # scipy.stats.t.ppf without loading scipy.stats
 
 
-def first_passage(steps: Any, accuracies: Any, threshold: float) -> Passage:
+def first_passage(*, steps: Any, accuracies: Any, threshold: float) -> Passage:
   """The first evaluated step whose accuracy reaches the threshold.
 
   The true passage lies between this evaluation and the one before. A run that diverged (NaN or None) ends
@@ -162,14 +162,14 @@ def kaplan_meier_median(passages: Sequence[Passage]) -> float:
 
 
 def bootstrap_median_ratio(
-  passages_a: Sequence[Passage],
-  passages_b: Sequence[Passage],
   *,
+  numerator: Sequence[Passage],
+  denominator: Sequence[Passage],
   level: float = 0.95,
   resamples: int = 2000,
   seed: int = 0,
 ) -> MedianRatio:
-  """How many times longer b takes than a: ratio of Kaplan-Meier medians, percentile interval over seeds.
+  """How many times longer the numerator's runs take: ratio of Kaplan-Meier medians, percentile interval over seeds.
 
   A median that was not reached is replaced by its lower bound (every censored run passes at its last step), and the
   ratio becomes a bound. A passage is known only up to the distance of evaluations, so each resample gives a range of
@@ -177,8 +177,8 @@ def bootstrap_median_ratio(
   cannot express. With three runs a group the interval is too narrow: read it as a minimum.
 
   Args:
-    passages_a: one for each run, the denominator (reFT).
-    passages_b: one for each run, the numerator (the control).
+    numerator: passages, one for each run, such as the control's.
+    denominator: passages, one for each run, such as reFT's.
     level: confidence, in (0, 1).
     resamples: how often both groups are resampled.
     seed: of the resampling.
@@ -187,25 +187,25 @@ def bootstrap_median_ratio(
     ValueError: for an empty group, a level outside (0, 1) or no resamples.
   """
   _check(level, resamples)
-  (floor_a, median_a), (floor_b, median_b) = _median_range(passages_a), _median_range(passages_b)
-  open_a, open_b = math.isinf(median_a), math.isinf(median_b)
-  known_a, known_b = floor_a if open_a else median_a, floor_b if open_b else median_b
-  ratio = math.nan if open_a and open_b else _divide(known_b, known_a, math.nan)
-  bounds = {"lower_bound": open_b and not open_a, "upper_bound": open_a and not open_b}
-  if min(len(passages_a), len(passages_b)) < 2:
-    return MedianRatio(ratio, *NO_INTERVAL, **bounds)
-  range_a, range_b = _resampled_range(passages_a), _resampled_range(passages_b)
+  (floor_n, median_n), (floor_d, median_d) = _median_range(numerator), _median_range(denominator)
+  open_n, open_d = math.isinf(median_n), math.isinf(median_d)
+  known_n, known_d = floor_n if open_n else median_n, floor_d if open_d else median_d
+  ratio = math.nan if open_n and open_d else _divide(known_n, known_d, math.nan)
+  bounds = {"lower_bound": open_n and not open_d, "upper_bound": open_d and not open_n}
+  if min(len(numerator), len(denominator)) < 2:
+    return MedianRatio(ratio=ratio, low=math.nan, high=math.nan, **bounds)
+  range_n, range_d = _resampled_range(numerator), _resampled_range(denominator)
   generator = np.random.default_rng(seed)
   lows, highs = np.empty(resamples), np.empty(resamples)
   for draw in range(resamples):
-    low_a, high_a = range_a(generator)
-    low_b, high_b = range_b(generator)
-    lows[draw] = 0.0 if math.isinf(high_a) else _divide(low_b, high_a, 0.0)
-    highs[draw] = math.inf if math.isinf(high_b) else _divide(high_b, low_a, math.inf)
+    low_d, high_d = range_d(generator)  # first, as it always was: the numbers drawn stay
+    low_n, high_n = range_n(generator)
+    lows[draw] = 0.0 if math.isinf(high_d) else _divide(low_n, high_d, 0.0)
+    highs[draw] = math.inf if math.isinf(high_n) else _divide(high_n, low_d, math.inf)
   # Interpolating between a number and inf would give inf or nan.
   low = float(np.quantile(lows, (1 - level) / 2, method="lower"))
   high = float(np.quantile(highs, (1 + level) / 2, method="higher"))
-  return MedianRatio(ratio, low, high, **bounds)
+  return MedianRatio(ratio=ratio, low=low, high=high, **bounds)
 
 
 def _median_range(passages: Sequence[Passage]) -> tuple[float, float]:

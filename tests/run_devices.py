@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from tiny import LIGHT, RECIPE, alone, distances, equal_lanes, lanes_of, recipe_with, run
 
-from finetune_wrappers.training import calibration, cohort
+from finetune_wrappers.training import calibration, cohort, cohort_run
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.types import InputError
 
@@ -19,6 +19,28 @@ def round_trips(program):
   laid = [(n, program.layout.lay_out(np.arange(n))) for n in range(1, 10)]
   shapes = all(x.shape[0] == program.layout.devices for _, x in laid)
   return shapes and all(np.array_equal(program.layout.gather(x, n), np.arange(n)) for n, x in laid)
+
+
+def resumed(layout, lanes, params):
+  """(programs compiled by three parts after a checkpoint, whether they end as a run does that was not stopped)."""
+  keys, arrays = list("abcde"), cohort.lane_arrays(lanes)
+  whole = cohort_run.CohortRun(cohort.Cohort(LIGHT, RECIPE, layout), keys, arrays)
+  whole.begin(params, 0, [])
+  whole._advance(5)
+  kept = jax.tree.map(np.array, whole.checkpoint())
+  again = cohort_run.CohortRun(cohort.Cohort(LIGHT, RECIPE, layout), keys, arrays)
+  again.begin(params, 5, [jax.tree.map(lambda x, i=i: x[i], kept) for i in range(LANES)])
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
+  )
+  for stop in (10, 15, 20):
+    again._advance(stop)
+  found = len(compiled)
+  jax.monitoring.clear_event_listeners()
+  whole._advance(20)
+  pairs = zip(jax.tree.leaves(whole.results()), jax.tree.leaves(again.results()), strict=True)
+  return found, all(np.array_equal(a, b) for a, b in pairs)
 
 
 def refusal(call):
@@ -47,6 +69,7 @@ def main():
       "equal_beside_others": equal_lanes((state, metrics), again),
       "shape": list(metrics.shape),
       "round_trips": round_trips(program),
+      "resumed": resumed(Layout(devices, inner), lanes, params),
     }
   even = recipe_with(batch_size=8).optimizer
   candidates = {n: [[x.devices, x.inner] for x in calibration.candidate_layouts(n, even)] for n in (1, 4, 5, 8, 16)}

@@ -92,16 +92,20 @@ def test_attended_mass_is_the_loops(small, block, attending):
       for position in range(7):
         if attended[string, position]:
           expected[string] += output.attention[block][string, head, attending, position] / 2
-  np.testing.assert_allclose(attention.attended_mass(output, block, attending, attended), expected, rtol=1e-5)
-  np.testing.assert_allclose(attention.attended_mass(output, block, attending, attended | True), 1.0, rtol=1e-5)
+  np.testing.assert_allclose(
+    attention.attended_mass(output, block, attending=attending, attended_BxT=attended), expected, rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    attention.attended_mass(output, block, attending=attending, attended_BxT=attended | True), 1.0, rtol=1e-5
+  )
 
 
 def test_several_answer_positions_count_alike(small):
   tokens, attended = np.random.default_rng(2).integers(0, 6, (4, 7)), np.random.default_rng(3).random((4, 7)) < 0.4
   output = attention.outputs(*small, tokens)
-  one_by_one = [attention.attended_mass(output, 1, position, attended) for position in (2, 5)]
+  one_by_one = [attention.attended_mass(output, 1, attending=position, attended_BxT=attended) for position in (2, 5)]
   np.testing.assert_allclose(
-    attention.attended_mass(output, 1, (2, 5), attended), np.mean(one_by_one, axis=0), rtol=1e-5
+    attention.attended_mass(output, 1, attending=(2, 5), attended_BxT=attended), np.mean(one_by_one, axis=0), rtol=1e-5
   )
 
 
@@ -111,7 +115,7 @@ def test_a_model_that_gives_no_attention_or_no_hidden_units_is_refused_in_one_li
   bare = FunctionModel(lambda params, tokens: np.zeros((*tokens.shape, 3)))
   for reference, part in ((None, "attention"), (params, "hidden")):
     with pytest.raises(InputError, match=rf"\Amodel: gives no {part}[^\n]*\Z"):
-      observe(bare, params, counter.task, marks, tokens, reference)
+      observe(bare, params, counter.task, marks, tokens, reference=reference)
   rows = observe(*small, counter.task, marks, tokens).rows()
   assert [(row["metric"], row["block"]) for row in rows] == [("attention_mass", block) for block in range(3)]
   assert [row["value"] for row in rows] == pytest.approx([1.0] * 3, rel=1e-5)

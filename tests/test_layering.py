@@ -1,12 +1,17 @@
 """The house's rules, read off its source: who imports whom, sizes, docstrings, and what importing costs."""
 
 import ast
+import inspect
+import itertools
 import json
 import pathlib
 import subprocess
 import sys
 
 import pytest
+
+import finetune_wrappers as fw
+from finetune_wrappers import statistics
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "finetune_wrappers"
@@ -130,6 +135,47 @@ def test_what_is_public_has_a_docstring(path):
   for owner in [node for node in named if isinstance(node, ast.ClassDef)]:
     named += [node for node in public(owner.body) if node.name != "setup"]  # Flax's
   assert [node.name for node in named if not ast.get_docstring(node)] == []
+
+
+# Neighbours of one type that may be given by place, with why a wrong order gives no wrong answer.
+BY_PLACE = {
+  "low, high": "an order that everyone knows",
+  "allowed, pattern": "text and regular expression of a rule, both in our own source",
+  "params, mask": "a product",
+  "metric, score": "another order is refused",
+  "batch_size, c_te": "the interface of a task; 0 or 1 string has another shape",
+  "weights, chosen": "of tables inside a task",
+  "weights, carries": "of tables inside a task",
+  "carries, others": "of tables inside a task",
+}
+
+
+def neighbours(path):
+  """Positional parameters of public functions beside one of the same type: {"a, b"}."""
+
+  def kind(parameter):
+    said = "" if parameter.annotation is None else ast.unparse(parameter.annotation)
+    return said.strip("'\"").removesuffix(" | None")
+
+  tree, found = ast.parse((ROOT / path).read_text()), set()
+  owners = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_"))]
+  for function in [node for owner in owners for node in owner.body if isinstance(node, ast.FunctionDef)]:
+    if not function.name.startswith("_") or function.name in ("__init__", "__call__"):
+      given = function.args.posonlyargs + function.args.args
+      found |= {f"{a.arg}, {b.arg}" for a, b in itertools.pairwise(given) if kind(a) == kind(b) not in ("", "Any")}
+  return found
+
+
+def test_arguments_that_can_be_swapped_are_keyword_only():
+  found = set().union(*map(neighbours, SOURCES))
+  assert found - BY_PLACE.keys() == set() and "low, high" in found
+  twins = {
+    statistics.bootstrap_median_ratio: "numerator denominator", statistics.first_passage: "steps accuracies",
+    fw.revive: "control", fw.prune: "compiled", fw.probe: "negative",
+  }  # fmt: skip
+  for function, names in twins.items():
+    kinds = inspect.signature(function).parameters
+    assert {kinds[name].kind for name in names.split()} == {inspect.Parameter.KEYWORD_ONLY}
 
 
 def fresh(script):

@@ -32,4 +32,8 @@ def test_nothing_is_lost_and_the_next_20_updates_agree(tmp_path):
     a, b = flat(moved, lane), flat(stayed, lane)
     assert np.linalg.norm(a - b) < 1e-6 * np.linalg.norm(b)
     np.testing.assert_array_equal(moved.load(lane)[0]["metrics"], stayed.load(lane)[0]["metrics"])
+    facts, parts = moved.facts(lane), moved.facts(lane)["earlier"]
+    assert [part["layout"]["devices"] for part in (*parts, facts)] == [1, 8, 2]
+    assert [part["from"] for part in parts] == [0, trained[0] // 8] and parts[0]["jax"] == facts["jax"]
+    assert "earlier" not in stayed.facts(lane)
   assert list((tmp_path / "moved" / "cohorts").iterdir()) == []

@@ -49,7 +49,7 @@ def neurons(tree):
 
 
 def places_of(scores, scope, unit):
-  return masks.ranks(masks.unit_scores(scores, scope, unit), unit)
+  return masks.ranks(masks.unit_scores(scores, scope=scope, unit=unit), unit)
 
 
 def shaped_params():
@@ -83,7 +83,7 @@ def scores(params):
 )
 def test_scores_of_weights_are_numpys(params, score, expected):
   grads = like(params, normal, seed=1)
-  found, expected = arrays(masks.weight_scores(score, params, grads)), expected(flat(params), flat(grads))
+  found, expected = arrays(masks.weight_scores(score, params, grads=grads)), expected(flat(params), flat(grads))
   assert list(found) == list(arrays(params))
   np.testing.assert_allclose(np.concatenate([leaf.ravel() for leaf in found.values()]), expected, rtol=1e-5)
 
@@ -100,7 +100,7 @@ def test_the_gradient_score_is_how_much_the_loss_falls_when_a_small_weight_is_ze
     return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
 
   with jax.default_matmul_precision("highest"):
-    promised = arrays(masks.weight_scores("gradient", small, jax.grad(loss)(small)))["/".join(path)]
+    promised = arrays(masks.weight_scores("gradient", small, grads=jax.grad(loss)(small)))["/".join(path)]
     kernel, falls = small["blocks_1"]["mlp"]["linear_2"]["kernel"], np.zeros_like(promised)
     for index in np.ndindex(kernel.shape):
       zeroed = jax.tree.map(np.array, small)
@@ -113,11 +113,11 @@ def test_the_gradient_score_is_how_much_the_loss_falls_when_a_small_weight_is_ze
 
 def test_unknown_score_unit_and_scope_are_refused_with_what_is_allowed(params):
   with pytest.raises(InputError, match="score: 'luck' is not one of gradient, gradient_abs, magnitude"):
-    masks.weight_scores("luck", params, params)
+    masks.weight_scores("luck", params, grads=params)
   with pytest.raises(InputError, match="unit: 'head' is not one of weight, neuron"):
-    masks.unit_scores(params, masks.scope_mask("all", params), "head")
+    masks.unit_scores(params, scope=masks.scope_mask("all", params), unit="head")
   for scope in ("blocks_7", "block", "kernel", ""):
-    with pytest.raises(InputError, match=rf"\Ascope: {scope!r} is not one of all, near_zero, matrices, ") as caught:
+    with pytest.raises(InputError, match=rf"\Ascope: {scope!r} is not one of all, matrices, blocks, ") as caught:
       masks.scope_mask(scope, params)
     assert all(path in str(caught.value) for path in arrays(params)) and "\n" not in str(caught.value)
   with pytest.raises(InputError, match="near_zero is only possible for a compiled model"):
@@ -137,7 +137,7 @@ def test_scopes_hold_the_weights_that_they_name(params, compiled):
   for scope, belongs in inside.items():
     for path, mask in arrays(masks.scope_mask(scope, many)).items():
       assert mask.dtype == bool and mask.shape == arrays(many)[path].shape and (mask == belongs(path)).all(), path
-  near_zero = flat(masks.scope_mask("near_zero", params, compiled))
+  near_zero = flat(masks.scope_mask("near_zero", params, compiled=compiled))
   np.testing.assert_array_equal(near_zero, np.isin(flat(compiled), np.float32([0.0, 0.4, -0.4])))
 
 
@@ -152,7 +152,7 @@ def test_exactly_k_weights_are_at_zero_and_ties_go_by_position(params, k):
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_the_k_highest_in_scope_are_cut_and_nothing_else_however_large_k(params, compiled, scores, scope):
-  scope = masks.scope_mask(scope, params, compiled)
+  scope = masks.scope_mask(scope, params, compiled=compiled)
   places, values, allowed = places_of(scores, scope, "weight"), flat(scores), flat(scope)
   order = sorted(np.flatnonzero(allowed), key=lambda i: (-values[i], i))
   for k in (0, 1, 5, 20, len(order), len(order) + 1, values.size, values.size + 1, 10**9):
@@ -162,8 +162,10 @@ def test_the_k_highest_in_scope_are_cut_and_nothing_else_however_large_k(params,
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_neurons_score_is_the_sum_over_its_weights_in_scope(params, compiled, scope):
-  values, scope = like(params, normal, seed=7), masks.scope_mask(scope, params, compiled)
-  found, value, allowed = (arrays(tree) for tree in (masks.unit_scores(values, scope, "neuron"), values, scope))
+  values, scope = like(params, normal, seed=7), masks.scope_mask(scope, params, compiled=compiled)
+  found, value, allowed = (
+    arrays(tree) for tree in (masks.unit_scores(values, scope=scope, unit="neuron"), values, scope)
+  )
   expected = {path: np.full(leaf.shape, -np.inf) for path, leaf in value.items()}
   for layer, unit in neurons(params):
     members = [(f"{layer}/kernel", (row, unit)) for row in range(value[f"{layer}/kernel"].shape[0])]
@@ -198,7 +200,7 @@ def test_exactly_k_neurons_are_at_zero_the_highest_first_and_embeddings_never(pa
 
 
 def test_weights_of_a_neuron_that_are_out_of_scope_stay(params, compiled):
-  scope = masks.scope_mask("near_zero", params, compiled)
+  scope = masks.scope_mask("near_zero", params, compiled=compiled)
   places = places_of(like(params, normal, seed=9), scope, "neuron")
   everything = arrays(masks.keep_mask(places, len(neurons(params))))
   for path, allowed in arrays(scope).items():
@@ -221,7 +223,7 @@ def test_a_curve_is_its_points_one_by_one(params, scores):
 
   order = sorted(range(flat(params).size), key=lambda i: (-flat(scores)[i], i))
   with jax.default_matmul_precision("highest"):
-    curve = masks.curve(params, places, (0, 3, 40, 3), measure)
+    curve = masks.curve(params, places=places, ks=(0, 3, 40, 3), measure=measure)
     for k, value in zip((0, 3, 40, 3), curve, strict=True):
       weights = np.where(np.isin(np.arange(len(order)), order[:k]), 0.0, flat(params))
       leaves, structure = jax.tree.flatten(params)
@@ -254,7 +256,7 @@ def test_first_units_are_paths_and_indices_in_the_order_of_pruning(params):
 @pytest.mark.parametrize("unit", masks.UNITS)
 @pytest.mark.parametrize("count", [1, 7, 10_000])
 def test_the_first_units_alone_are_placed_as_among_all(params, compiled, scores, unit, count):
-  scope = masks.scope_mask("near_zero", params, compiled)
-  units = masks.unit_scores(scores, scope, unit)
+  scope = masks.scope_mask("near_zero", params, compiled=compiled)
+  units = masks.unit_scores(scores, scope=scope, unit=unit)
   whole, some = flat(masks.ranks(units, unit)), flat(masks.ranks(units, unit, count))
   np.testing.assert_array_equal(some, np.where(whole < count, whole, np.iinfo(np.int32).max))

@@ -16,7 +16,9 @@ def params():
 
 def test_random_order_is_uniform_over_weights_in_scope_and_goes_by_its_key(params):
   scope = masks.scope_mask("blocks_1", params)
-  first, again, other = (flat(masks.random_scores(jax.random.key(seed), scope, "weight")) for seed in (0, 0, 1))
+  first, again, other = (
+    flat(masks.random_scores(jax.random.key(seed), scope=scope, unit="weight")) for seed in (0, 0, 1)
+  )
   np.testing.assert_array_equal(first, again)
   inside = flat(scope).astype(bool)
   assert np.isneginf(first[~inside]).all() and (first[inside] == other[inside]).mean() < 0.01
@@ -26,7 +28,7 @@ def test_random_order_is_uniform_over_weights_in_scope_and_goes_by_its_key(param
 def test_every_neuron_is_as_likely_to_be_pruned_first_however_many_weights_it_has(params):
   """With summed uniform numbers the neurons with most inputs would always win."""
   scope = masks.scope_mask("all", params)
-  draw = jax.jit(lambda key: masks.ranks(masks.random_scores(key, scope, "neuron"), "neuron"))
+  draw = jax.jit(lambda key: masks.ranks(masks.random_scores(key, scope=scope, unit="neuron"), "neuron"))
   layers = [path for path in arrays(params) if path.endswith("/kernel")]
   sizes = np.array([arrays(params)[path].shape[1] for path in layers])
   hits = np.zeros(len(layers))
@@ -43,7 +45,7 @@ def test_every_neuron_is_as_likely_to_be_pruned_first_however_many_weights_it_ha
 def test_the_magnitude_of_a_neuron_is_the_mean_over_its_weights(params):
   scope = masks.scope_mask("blocks_0", params)
   sizes = jax.tree.map(np.abs, params)
-  found = arrays(masks.unit_scores(sizes, scope, "neuron", mean=True))
+  found = arrays(masks.unit_scores(sizes, scope=scope, unit="neuron", mean=True))
   for layer, unit in neurons(params):
     own = np.append(arrays(sizes)[f"{layer}/kernel"][:, unit], arrays(sizes)[f"{layer}/bias"][unit])
     expected = own.mean() if layer.startswith("blocks_0") else -np.inf
@@ -90,10 +92,10 @@ def test_iterative_pruning_takes_the_gradient_anew(params, unit, every):
     groups = [np.append(ids[f"{path}/kernel"][:, number], ids[f"{path}/bias"][number]) for path, number in layers]
   gradient, gradient_of = quadratic(params)
   scope = masks.scope_mask("all", params)
-  places = flat(masks.iterative_ranks(params, gradient, scope, unit, count=9, every=every))
+  places = flat(masks.iterative_ranks(params, gradient, scope=scope, unit=unit, count=9, every=every))
   order = one_after_another(params, gradient_of, groups, 9, every)
   assert [set(places[groups[group]]) for group in order] == [{place} for place in range(9)]
-  one_shot = flat(places_of(masks.weight_scores("gradient", params, gradient(params)), scope, unit))
+  one_shot = flat(places_of(masks.weight_scores("gradient", params, grads=gradient(params)), scope, unit))
   assert (places < 9).sum() == sum(groups[group].size for group in order)
   assert (one_shot[places < 9] != places[places < 9]).any()  # the example tells the two apart
 
@@ -102,4 +104,4 @@ def test_iterative_pruning_takes_the_gradient_anew(params, unit, every):
 def test_iterative_pruning_of_nothing_is_refused(params, field):
   counts = {"count": 3, "every": 1, field: 0}
   with pytest.raises(InputError, match=rf"\A{field}: 0 is not allowed"):
-    masks.iterative_ranks(params, lambda w: w, masks.scope_mask("all", params), "weight", **counts)
+    masks.iterative_ranks(params, lambda w: w, scope=masks.scope_mask("all", params), unit="weight", **counts)

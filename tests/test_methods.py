@@ -23,7 +23,7 @@ KINDS = {"all": {"kernel", "bias", "embedding"}, "matrices": {"kernel"}, "no_emb
 
 
 def trained_by_step(model, recipe, params, lane, stop):
-  return jax.jit(lambda state: step.train(model, recipe, lane, state, 0, stop))(fresh(recipe, params))
+  return jax.jit(lambda state: step.train(model, recipe, lane, state, start=0, stop=stop))(fresh(recipe, params))
 
 
 @pytest.mark.parametrize("trained", KINDS)
@@ -139,7 +139,7 @@ def test_lora_trains_its_product_only(rank):
   state = step.init_state(recipe, params, lane)
   start = flat(jax.device_get(state.trained))
   assert start["a"].shape == (35, rank) and start["a"].std() > 0.5 and not start["b"].any()
-  state = jax.jit(lambda state: step.train(LIGHT, recipe, lane, state, 0, 6))(state)
+  state = jax.jit(lambda state: step.train(LIGHT, recipe, lane, state, start=0, stop=6))(state)
 
   def loss_of(leaves, i):
     return losses_written_out(leaves, BATCH)[1]

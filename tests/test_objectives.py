@@ -188,7 +188,7 @@ def test_gradient_ascent_is_an_objective():
   steps = {}
   for kind in (Answers, Ascent):
     recipe = recipe_with(SAME_BATCH, warmup_steps=0, clip_norm=0.0)._replace(objective=shared(kind(c_tr=0.0)))
-    state = jax.jit(lambda s, recipe=recipe: step.train(MODEL, recipe, lane, s, 0, 1))(fresh(recipe, PARAMS))
+    state = jax.jit(lambda s, recipe=recipe: step.train(MODEL, recipe, lane, s, start=0, stop=1))(fresh(recipe, PARAMS))
     before, after = flat(PARAMS), flat(state.trained)
     steps[kind] = {name: after[name] - leaf for name, leaf in before.items()}, float(state.loss)
   (down, loss), (up, negated) = steps[Answers], steps[Ascent]

@@ -124,5 +124,7 @@ def test_a_swept_value_of_an_optimizer_reaches_the_program():
   )  # fmt: skip
   assert stage.swept()["velocity"] == stage.lane["velocity"] == 0.5
   params, lane = params_of(LIGHT), dict(stage.lane)
-  states = [step.train(LIGHT, r, lane, step.init_state(r, params, lane), 0, 3) for r in (plain, stage.recipe)]
+  states = [
+    step.train(LIGHT, r, lane, step.init_state(r, params, lane), start=0, stop=3) for r in (plain, stage.recipe)
+  ]
   jax.tree.map(np.testing.assert_array_equal, *(state.trained for state in states))

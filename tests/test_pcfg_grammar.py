@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, Grammar
+from finetune_wrappers.tasks.pcfg_grammar import PAPER_GRAMMAR, Grammar, parse
 from finetune_wrappers.training.stages import describe
 from finetune_wrappers.types import InputError, canonical_json
 
-PAPER = nltk.PCFG.fromstring("""
+PAPER_TEXT = """
   s -> r q [0.5] | q p [0.5]
   p -> m n o [0.5] | n o m [0.5]
   q -> n m o [0.5] | m n [0.5]
@@ -32,7 +32,8 @@ PAPER = nltk.PCFG.fromstring("""
   d -> 'c' 'a' [0.5] | 'a' 'b' 'c' [0.5]
   e -> 'c' 'b' [0.5] | 'c' 'a' 'b' [0.5]
   f -> 'c' 'b' 'a' [0.5] | 'b' 'a' [0.5]
-""")
+"""
+PAPER = nltk.PCFG.fromstring(PAPER_TEXT)
 # Branches of different depth, a symbol that stands at two depths, chains of one, tokens high up.
 TEXTS = {
   "dyadic": """
@@ -147,6 +148,53 @@ def test_the_papers_grammar_is_the_one_that_nltk_reads():
   assert sorted(PAPER_GRAMMAR.rules) == sorted(rules_of(PAPER))
   assert PAPER_GRAMMAR.start == str(PAPER.start())
   assert PAPER_GRAMMAR.terminals == ("a", "b", "c")
+
+
+ODD = """
+  S-1 -> NP/x "it's"[.5]|'a|b' '[' 'S' [ 0.5 ]
+  NP/x -> 'it' [1.]
+"""
+
+
+@pytest.mark.parametrize("text", [PAPER_TEXT, *TEXTS.values(), ODD.replace("[ 0.5 ]", "[0.5]")])
+def test_nltks_notation_is_read_as_nltk_reads_it(text):
+  pcfg, grammar = nltk.PCFG.fromstring(text), parse(text.strip().splitlines())
+  assert (grammar.start, list(grammar.rules)) == (str(pcfg.start()), rules_of(pcfg))
+
+
+def test_without_quotes_terminals_are_the_symbols_without_a_rule():
+  lines = PAPER_TEXT.replace("'", "").strip().splitlines()
+  assert parse(lines) == parse(PAPER_TEXT.strip().splitlines())
+  assert parse(ODD.strip().splitlines()).terminals == ("S", "[", "a|b", "it", "it's")
+  assert parse(["s->A x[2.5e-1]", " s -> x [ .75 ]", "A -> y [1]"]).rules == GOOD
+
+
+@pytest.mark.parametrize(
+  "line",
+  ["A -> a b | c b [1.0]", "A -> a [0.5] |", "A -> | a [1]", "A -> a | [1]", "A -> [1]", "A ->", "A -> a", "A -> a [1",
+   "A -> a [0.5] b [0.5]", "A -> 'a b' [1]", "A -> 'a [1]", "A -> '' [1]", "'A' -> a [1]", "A B -> a [1]", "A = a [1]",
+   "A -> a -> b [1]", "A -> a [x]", "A -> a ] [1]", "-> a [1]", "%start A", "# A -> a [1]", "", 7],
+)  # fmt: skip
+def test_a_line_that_is_no_rule_is_refused_by_that_line(line):
+  with pytest.raises(InputError) as refusal:
+    parse(["s -> A [1]", line])
+  assert str(refusal.value).startswith(f"rules: {str(line)!r} is not allowed; use parent -> child child [probability]")
+  assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+  ("lines", "message"),
+  [
+    (["s -> A 'x' [1]"], "rules: A has neither a rule nor quotes, .*"),
+    (["s -> A 'x' [1]", 'A -> "A" [1]'], 'rules: "A" is a terminal that has a rule; .*'),
+    (["s -> 'x' [0.5] | \"x\" [0.5]"], "rules: 's -> x' stands there twice; .*"),
+    (["s -> 'x' [0.5] | 'y' [0.4]"], "rules: probabilities of 's' sum to 0.9; .*"),
+    ([], "rules: there are none; .*"),
+  ],
+)
+def test_rules_that_do_not_fit_each_other_are_one_line(lines, message):
+  with pytest.raises(InputError, match=rf"\A{message}\Z"):
+    parse(lines)
 
 
 def test_all_derivations_of_the_papers_grammar_have_one_depth():

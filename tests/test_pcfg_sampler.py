@@ -117,7 +117,7 @@ def paper_strings():
 
 @pytest.fixture(scope="module", params=["join", "pad"])
 def paper_windows(request):
-  tokens = sample_windows(PAPER_GRAMMAR, jax.random.key(1), DRAWS, WINDOW, request.param)
+  tokens = sample_windows(PAPER_GRAMMAR, jax.random.key(1), DRAWS, length=WINDOW, short=request.param)
   return request.param, decoded(PAPER_GRAMMAR, *tokens)
 
 
@@ -147,7 +147,7 @@ def test_strings_are_drawn_with_their_probabilities(name, cut):
 )
 def test_windows_are_drawn_as_from_all_pairs_of_string_and_start(name, length, short, cut):
   pcfg, grammar = SMALL[name]
-  texts = decoded(grammar, *sample_windows(cut(grammar), jax.random.key(3), SMALL_DRAWS, length, short))
+  texts = decoded(grammar, *sample_windows(cut(grammar), jax.random.key(3), SMALL_DRAWS, length=length, short=short))
   assert is_drawn_from(collections.Counter(texts), windows(strings(pcfg, pcfg.start()), length, short))
 
 
@@ -202,7 +202,7 @@ def test_the_same_key_draws_the_same_under_vmap_and_pmap_and_another_key_others(
   keys = jax.random.split(jax.random.key(4), 3)
 
   def draw(key):
-    return sample_windows(grammar, key, 16, 6, "join")
+    return sample_windows(grammar, key, 16, length=6, short="join")
 
   one_by_one = [np.stack(leaves) for leaves in zip(*map(draw, keys), strict=True)]
   jax.tree.map(np.testing.assert_array_equal, list(jax.vmap(draw)(keys)), one_by_one)
@@ -244,9 +244,9 @@ LONG = Grammar("n0", (*((f"n{i}", (f"n{i + 1}", f"n{i + 1}"), 1.0) for i in rang
 @pytest.mark.parametrize(
   ("call", "message"),
   [
-    (lambda key: sample_windows(PAPER_GRAMMAR, key, 2, 9, "cut"), "short: 'cut' .*join or pad"),
-    (lambda key: sample_windows(PAPER_GRAMMAR, key, 2, 0, "join"), "length: 0 .*1 to 432.*"),
-    (lambda key: sample_windows(PAPER_GRAMMAR, key, 2, 433, "pad"), "length: 433 .*1 to 432.*"),
+    (lambda key: sample_windows(PAPER_GRAMMAR, key, 2, length=9, short="cut"), "short: 'cut' .*join or pad"),
+    (lambda key: sample_windows(PAPER_GRAMMAR, key, 2, length=0, short="join"), "length: 0 .*1 to 432.*"),
+    (lambda key: sample_windows(PAPER_GRAMMAR, key, 2, length=433, short="pad"), "length: 433 .*1 to 432.*"),
     (lambda key: sample_strings(WIDE, key, 2), "rules: s have too many or too long right sides; use at most 65536 .+"),
     (lambda key: sample_strings(LONG, key, 2), "rules: strings of 2147483648 tokens are too long; use fewer .*"),
   ],

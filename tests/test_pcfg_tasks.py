@@ -214,7 +214,8 @@ def test_any_two_places_can_be_had():
   pairs = [(i, j) for i in range(low, low + number) for j in range(low, low + number) if i != j]
   text = np.asarray(SMALL.texts(jax.random.key(8), len(pairs)))
   draws = np.random.default_rng(9).uniform(size=(len(pairs), 25))
-  out = np.asarray(jax.jit(pcfg_rewrite.spread_places, static_argnums=(3, 4))(draws, text, np.array(pairs), 3, 24))
+  spread = jax.jit(functools.partial(pcfg_rewrite.spread_places, occurrence=3, farthest=24))
+  out = np.asarray(spread(draws, text, np.array(pairs)))
   for row, (a, b) in zip(out, pairs, strict=True):
     letters = "".join("abc"[token] for token in row)
     assert [answer(SMALL, "index", letter, letters) for letter in "ab"] == [str(a), str(b)]

@@ -94,7 +94,7 @@ def test_steps_are_adamws():
   grad = jax.jit(jax.grad(lambda p, *data: objective.loss(MODEL, p, TASK, data, None)[0]))
   with jax.default_matmul_precision("highest"):
     start = step.init_state(recipe, PARAMS, lane)
-    state = jax.jit(lambda s: step.train(MODEL, recipe, lane, s, 0, 4))(start)
+    state = jax.jit(lambda s: step.train(MODEL, recipe, lane, s, start=0, stop=4))(start)
     params = jax.tree.map(lambda x: np.asarray(x, np.float64), PARAMS)
     first, second = (jax.tree.map(np.zeros_like, params) for _ in range(2))
     draw = jax.jit(lambda key: with_values(objective, lane).draw(TASK, key, 6))

@@ -12,7 +12,7 @@ from configs import tracr_common
 from experiments.measures import probes
 from experiments.models import Trained
 from experiments.settings.tracr import TracrPlan
-from finetune_wrappers.analysis import Prober, ProbeSettings, probe
+from finetune_wrappers.analysis import Prober, ProbeSettings, probe, probing
 from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
@@ -129,3 +129,17 @@ def test_a_compiled_count_is_read_after_the_block_that_counts_and_not_where_anot
   assert value["compile", "pt", 0] < 0.8
   assert value["never", "pt", 3] < 0.8 and value["compile", "ft", 3] < 0.8
   assert value["compile", "control_pt", 3] < 0.8
+
+
+def saturated(own, negative, guess, **more):
+  return probing.saturated(own, negative_R=negative, guess=guess, **more)
+
+
+def test_saturated_where_a_model_without_the_capability_is_read_as_well():
+  assert saturated([1.0, 1.0], [0.96, 0.96], 0.05) and not saturated([1.0, 1.0], [0.9, 0.9], 0.05)
+  assert saturated([1.0, 0.8], [0.9, 0.82], 0.05)  # means 0.90 and 0.86
+  assert not saturated([0.09], [0.09], 0.05) and not saturated([0.4], [0.37], 0.35)  # nothing is read
+  assert saturated([0.1], [0.99], 0.05) is True  # lost here, but readable without the capability
+  assert not saturated([0.7], [0.5], 0.1, margin=0.15) and saturated([0.75], [0.5], 0.1, margin=0.25)
+  with pytest.raises(InputError, match="margin: -0.1 is not allowed; use 0 or more"):
+    saturated([0.5], [0.5], 0.1, margin=-0.1)

@@ -278,24 +278,21 @@ def test_a_stream_that_counts_yields_the_count_alone_and_one_that_keeps_the_stri
 
 def test_selectivity_pairs_seeds():
   own, control = [0.9, 0.6, 0.8, 0.7], [0.5, 0.1, 0.5, 0.3]
-  for level in ((), (0.5,)):
-    mean, interval = probing.selectivity(own, control, *level)
-    expected = stats.ttest_rel(own, control).confidence_interval(*level or (0.95,))
+  for level in ({}, {"level": 0.5}):
+    mean, interval = probing.selectivity(own, control_R=control, **level)
+    expected = stats.ttest_rel(own, control).confidence_interval(level.get("level", 0.95))
     assert mean == pytest.approx(0.4) and interval == pytest.approx((expected.low, expected.high), rel=1e-6)
-  assert probing.selectivity([1.0, 0.9], [0.0, 0.8])[1] == (-1, 1) and np.isnan(probing.selectivity([1], [0])[1]).all()
+  assert probing.selectivity([1.0, 0.9], control_R=[0.0, 0.8])[1] == (-1, 1)
+  assert np.isnan(probing.selectivity([1], control_R=[0])[1]).all()
 
 
-def test_saturated_where_a_model_without_the_capability_is_read_as_well():
-  assert probing.saturated([1.0, 1.0], [0.96, 0.96], 0.05) and not probing.saturated([1.0, 1.0], [0.9, 0.9], 0.05)
-  assert probing.saturated([1.0, 0.8], [0.9, 0.82], 0.05)  # means 0.90 and 0.86
-  assert not probing.saturated([0.09], [0.09], 0.05) and not probing.saturated([0.4], [0.37], 0.35)  # nothing is read
-  assert probing.saturated([0.1], [0.99], 0.05) is True  # lost here, but readable without the capability
-  assert not probing.saturated([0.7], [0.5], 0.1, margin=0.15) and probing.saturated([0.75], [0.5], 0.1, margin=0.25)
-  with pytest.raises(InputError, match="margin: -0.1 is not allowed; use 0 or more"):
-    probing.saturated([0.5], [0.5], 0.1, margin=-0.1)
-
-
-@pytest.mark.parametrize("rule", [probing.selectivity, functools.partial(probing.saturated, guess=0.1)])
+@pytest.mark.parametrize(
+  "rule",
+  [
+    lambda own, control: probing.selectivity(own, control_R=control),
+    lambda own, control: probing.saturated(own, negative_R=control, guess=0.1),
+  ],
+)
 def test_seeds_that_do_not_pair_and_nan_are_refused(rule):
   unpaired = "seeds: .* use as many on both sides"
   bad = [([0.5], [0.5, 0.6], unpaired), ([], [], unpaired), ([[0.5]], [[0.5]], unpaired)]

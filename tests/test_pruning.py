@@ -134,6 +134,34 @@ def test_single_weights_and_predictions_are_numpys(found):
       np.testing.assert_array_equal(answers, predicted(task, by_hand(without(weights, order[:k]), batch.tokens)[0]))
 
 
+class Prompted(CounterTask):
+  """Counter whose first token says which letter is counted; strings ask for O_FT unless they are asked otherwise."""
+
+  prompted = True
+
+  def sample(self, key, batch_size, c_tr):
+    batch = super().sample(key, batch_size, c_tr)
+    return batch._replace(tokens=batch.tokens.at[:, 0].set(1))
+
+  def question(self, batch, target):
+    return batch.tokens.at[:, 0].set(target), (batch.labels_pt, batch.labels_ft)[target]
+
+
+def test_predictions_answer_the_prompt_for_o_pt():
+  task, params = Prompted(**SIZES), params_of(2)
+  weights = np.concatenate([params["out"]["bias"][None], params["out"]["kernel"]])
+  weights[1:6] *= 20  # the prompt decides the answer
+  params = {"out": {"kernel": weights[1:], "bias": weights[0]}}
+  plain = dataclasses.replace(SETTINGS, ks=(0, 1), single_weights=0, histogram_ks=(0,), scopes=("all",))
+  found = prune(MODEL, params, task, plain).predictions
+  for c_te, batch in Accuracies(SETTINGS.eval_size).test_sets(CounterTask(**SIZES)).items():
+    asked = {name: np.concatenate([np.full((len(batch.tokens), 1), place), batch.tokens[:, 1:]], axis=1)
+             for place, name in enumerate(("pt", "ft"))}  # fmt: skip
+    answers = {name: by_hand(weights, tokens)[0].argmax(axis=1) for name, tokens in asked.items()}
+    np.testing.assert_array_equal(found[c_te][0], answers["pt"])
+    assert (answers["pt"] != answers["ft"]).any()
+
+
 def test_rows_say_everything_once(found):
   pruned, names = found[2], list("ABCDEFG")
   rows = pruned.rows(names)
@@ -172,6 +200,8 @@ def test_another_model_of_the_shape_is_pruned_without_compiling_again():
     ({"ks": [0, 1]}, "ks: .* is not a tuple"),
     ({"ks": (0, -1)}, "ks: -1 is not a whole number"),
     ({"scores": ("luck",)}, "scores: 'luck' is not one of gradient, gradient_abs, magnitude, gradient_iterative"),
+    ({"neuron_axes": (("kernel", 1),)}, r"neuron_axes: \('kernel', 1\) is not the end of a path and axes, as "),
+    ({"neuron_axes": ("kernel", (1,))}, "neuron_axes: 'kernel' is not the end of a path"),
     ({"units": ("head",)}, "units: 'head' is not one of weight, neuron"),
     ({"scopes": ()}, "scopes: empty"),
     ({"random_draws": 0}, "random_draws: 0"),
@@ -192,5 +222,5 @@ def test_what_a_model_does_not_have_is_one_line():
     with pytest.raises(InputError) as caught:
       prune(MODEL, params_of(0), TASKS[0], dataclasses.replace(fast, scopes=(scope,)))
     assert re.fullmatch(f"{message}.*", str(caught.value))
-  with pytest.raises(InputError, match=r"\Aunit: neuron needs layers with a matrix named kernel"):
-    masks.unit_scores({"w": np.ones(3)}, {"w": np.ones(3, bool)}, "neuron")
+  with pytest.raises(InputError, match=r"\Aunit: neuron needs an array of two axes or more"):
+    masks.unit_scores({"w": np.ones(3)}, scope={"w": np.ones(3, bool)}, unit="neuron")

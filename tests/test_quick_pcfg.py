@@ -75,7 +75,9 @@ def test_reft_revives_o_pt_in_a_fraction_of_the_controls_steps(rows_of):
   def median(**chosen):
     runs = [select(rows, **chosen, seed=seed) for seed in SEEDS]
     curves = [sorted((row["step"], row["value"]) for row in run) for run in runs]
-    return kaplan_meier_median([first_passage(*zip(*curve, strict=True), 0.8) for curve in curves])
+    return kaplan_meier_median(
+      [first_passage(steps=s, accuracies=a, threshold=0.8) for s, a in (zip(*c, strict=True) for c in curves)]
+    )
 
   revived, learned = median(stage="reft", prior="low", c_tr=1.0), median(stage="scratch_ft")
   assert 0 < revived <= learned / 2 and math.isfinite(revived)

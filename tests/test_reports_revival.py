@@ -31,6 +31,39 @@ def test_revival_compares_medians_with_runs_that_never_get_there(reft, control, 
   assert median in claim.evidence and ratio in claim.evidence
 
 
+@pytest.mark.parametrize(
+  ("reft", "median", "ratio", "answer"),
+  [
+    ([0, 10, 10, 10], "10, nothing to revive (1 of 4)", "10.0", "yes"),
+    ([0, 0, 20], "20, nothing to revive (2 of 3)", "5.0", "partly"),  # on the mean there is nothing to revive
+    ([0, GONE, 20, None], "20 (1 of 2 runs), diverged (1 of 4), nothing to revive (1 of 4)", "5.0", "partly"),
+  ],
+)
+def test_table_and_claims_leave_out_the_same_seeds_that_have_nothing_to_revive(reft, median, ratio, answer):
+  rows = reft_rows(reft) + passage_rows("scratch_ft", [100] * 3)
+  line = revival.table_lines("counter", 0.001, rows, 0.8)[0]
+  claim = revival.compare("counter", 0.001, rows, 0.8)
+  assert line[4] == median and line[5].split(" [")[0] == ratio
+  assert claim.answer == answer and f"{median} iterations, ratio {line[5]}" in claim.evidence
+  assert line[2].startswith("30.0"), "the start is that of the seeds that count"
+  # As if those seeds had not been run.
+  rest = reft_rows([None if when == 0 else when for when in reft])
+  kept = [row for row in rest if reft[row["seed"]] != 0]
+  for claims in (revival.recovery_claim, lambda *given: revival.compare(*given)):
+    with_them, without = (claims("counter", 0.001, own + rows[len(rest) :], 0.8) for own in (rows[: len(rest)], kept))
+    assert with_them.answer == without.answer
+
+
+def test_only_seeds_with_something_to_revive_decide_about_rates_and_wrong_answers():
+  plain, wrong = [0, 20, 20, 20], [100, 100, 100, 100]
+  both = reft_rows(plain) + reft_rows(wrong, target="random")
+  (claim,) = revival.wrong_answers_claims("counter", 0.001, both, 0.8)
+  assert claim.answer == "no" and "100 iterations against 20, nothing to revive (1 of 4), ratio 5.0" in claim.evidence
+  large = [{**row, "reft_learning_rate": 0.01} for row in reft_rows([0, 0, 0, 10])]
+  (claim,) = revival.rate_claims("counter", reft_rows(wrong) + large, 0.8)
+  assert claim.answer == "partly" and "ratio of median iterations 10.0" in claim.evidence
+
+
 def test_revival_is_partly_so_if_one_fine_tuned_model_is_slower():
   rows = reft_rows([10] * 3) + reft_rows([200] * 3, c_tr=0.0) + passage_rows("scratch_ft", [100] * 3)
   assert revival.compare("counter", 0.001, rows, 0.8).answer == "partly"

@@ -18,12 +18,13 @@ def curve(reached=None, *, gone=None):
   """Reaches 0.9 at a step, or diverges at one."""
   accuracies = [0.9 if reached is not None and step >= reached else 0.2 for step in STEPS]
   lost = math.inf if gone is None else gone
-  return Curve(STEPS, [math.nan if step >= lost else a for step, a in zip(STEPS, accuracies, strict=True)])
+  values = [math.nan if step >= lost else a for step, a in zip(STEPS, accuracies, strict=True)]
+  return Curve(steps=STEPS, accuracies=values)
 
 
 REFT = {3: curve(20), 4: curve(10), 5: curve(0), 6: curve(gone=0), 7: curve(gone=50), 8: curve(20)}
 CONTROL = {3: curve(50), 4: curve(100), 5: curve(), 6: curve(100)}
-FOUND = Revival.of(REFT, CONTROL, threshold=0.8)
+FOUND = Revival.of(reft=REFT, control=CONTROL, threshold=0.8)
 
 
 def test_runs_with_nothing_to_revive_or_no_start_are_left_out_and_those_that_never_do_are_censored():
@@ -32,7 +33,7 @@ def test_runs_with_nothing_to_revive_or_no_start_are_left_out_and_those_that_nev
   }  # fmt: skip
   late = Passage(100, False, 50)
   assert FOUND.control == {3: Passage(50, False, 20), 4: late, 5: Passage(100, True), 6: late}
-  assert FOUND.ratio == bootstrap_median_ratio([*FOUND.reft.values()], [*FOUND.control.values()])
+  assert FOUND.ratio == bootstrap_median_ratio(numerator=[*FOUND.control.values()], denominator=[*FOUND.reft.values()])
   assert FOUND.ratio.ratio == 100 / 20
 
 
@@ -64,8 +65,8 @@ def test_rows_say_each_run_both_medians_and_the_ratio():
 
 
 def test_one_side_without_runs_has_no_ratio():
-  alone = Revival.of(REFT, {}, threshold=0.8)
+  alone = Revival.of(reft=REFT, control={}, threshold=0.8)
   assert alone.ratio is None and {row["stage"] for row in alone.rows()} == {"reft"}
   for threshold in (0.0, 1.5, math.nan):
     with pytest.raises(InputError, match=r"\Athreshold: [^\n]* is not a number above 0, at most 1"):
-      Revival.of(REFT, CONTROL, threshold)
+      Revival.of(reft=REFT, control=CONTROL, threshold=threshold)

@@ -34,6 +34,10 @@ def censored(*steps):
   return [Passage(float(step), True) for step in steps]
 
 
+def ratio_of(fast, slow, **more):
+  return bootstrap_median_ratio(numerator=slow, denominator=fast, **more)
+
+
 def central_mass(t, degrees):
   """P(|T| < t) for Student's t, the finite sums 26.7.3 and 26.7.4 of Abramowitz and Stegun (1964)."""
   angle = math.atan(t / math.sqrt(degrees))
@@ -102,10 +106,10 @@ def test_diverged_values_are_refused(bad):
     lambda: t_quantile(0.9, 0),
     lambda: guess_baseline([]),
     lambda: kaplan_meier_median([]),
-    lambda: bootstrap_median_ratio([], seen(1)),
-    lambda: first_passage([0, 0], [0.1, 0.2], 0.5),
-    lambda: first_passage([0, 1], [0.1], 0.5),
-    lambda: first_passage([0, 1], [math.nan, 0.9], 0.5),
+    lambda: ratio_of([], seen(1)),
+    lambda: first_passage(steps=[0, 0], accuracies=[0.1, 0.2], threshold=0.5),
+    lambda: first_passage(steps=[0, 1], accuracies=[0.1], threshold=0.5),
+    lambda: first_passage(steps=[0, 1], accuracies=[math.nan, 0.9], threshold=0.5),
   ],
 )
 def test_what_cannot_be_used_is_refused_in_one_line(call):
@@ -132,15 +136,15 @@ def test_guess_baseline_is_the_share_of_the_commonest():
   ],
 )
 def test_first_passage(accuracies, expected):
-  assert first_passage([0, 10, 100, 1000], accuracies, 0.8) == expected
+  assert first_passage(steps=[0, 10, 100, 1000], accuracies=accuracies, threshold=0.8) == expected
 
 
 def test_a_ratio_reaches_from_the_evaluation_before_a_passage_to_the_one_that_saw_it():
   """Runs that agree: all that is uncertain is where between two evaluations they passed."""
   fast, slow = [Passage(40, False, 30)] * 5, [Passage(150, False, 100)] * 5
-  found = bootstrap_median_ratio(fast, slow)
+  found = ratio_of(fast, slow)
   assert (found.ratio, found.low, found.high) == (150 / 40, 100 / 40, 150 / 30)
-  found = bootstrap_median_ratio([Passage(10, False, 0)] * 5, slow)
+  found = ratio_of([Passage(10, False, 0)] * 5, slow)
   assert (found.ratio, found.low, found.high) == (15, 10, math.inf)
 
 
@@ -179,7 +183,7 @@ def test_interval_of_the_ratio_is_that_of_every_resample_by_itself(seed):
     )
     lows.append(0.0 if math.isinf(high_fast) else low_slow / high_fast)
     highs.append(math.inf if math.isinf(high_slow) else high_slow / low_fast)
-  found = bootstrap_median_ratio(fast, slow, resamples=200, seed=seed, level=0.9)
+  found = ratio_of(fast, slow, resamples=200, seed=seed, level=0.9)
   assert found.low == np.quantile(lows, 0.05, method="lower")
   assert found.high == np.quantile(highs, 0.95, method="higher")
 
@@ -193,38 +197,38 @@ def textbook_range(passages):
 
 
 def test_ratio_of_medians_between_groups_that_all_passed():
-  ratio = bootstrap_median_ratio(seen(10, 20, 30), seen(100, 200, 300))
+  ratio = ratio_of(seen(10, 20, 30), seen(100, 200, 300))
   assert (ratio.ratio, ratio.lower_bound, ratio.upper_bound) == (10.0, False, False)
   assert 100 / 30 <= ratio.low < 10 < ratio.high <= 300 / 10
-  constant = bootstrap_median_ratio(seen(10, 10), seen(40, 40))
+  constant = ratio_of(seen(10, 10), seen(40, 40))
   assert (constant.low, constant.ratio, constant.high) == (4.0, 4.0, 4.0)
-  assert ratio == bootstrap_median_ratio(seen(10, 20, 30), seen(100, 200, 300))
+  assert ratio == ratio_of(seen(10, 20, 30), seen(100, 200, 300))
 
 
 def test_ratio_is_a_bound_where_a_median_was_not_reached():
-  at_least = bootstrap_median_ratio(seen(10, 10, 10), [*seen(100), *censored(1000, 1000)])
+  at_least = ratio_of(seen(10, 10, 10), [*seen(100), *censored(1000, 1000)])
   assert (at_least.ratio, at_least.lower_bound, at_least.upper_bound) == (100.0, True, False)
   assert at_least.low == 10.0 and at_least.high == math.inf
-  at_most = bootstrap_median_ratio(censored(1000, 1000), seen(10, 10))
+  at_most = ratio_of(censored(1000, 1000), seen(10, 10))
   assert (at_most.ratio, at_most.lower_bound, at_most.upper_bound) == (0.01, False, True)
   assert at_most.low == 0.0 and at_most.high == 0.01
-  unknown = bootstrap_median_ratio(censored(10, 10), censored(10, 10))
+  unknown = ratio_of(censored(10, 10), censored(10, 10))
   assert math.isnan(unknown.ratio) and (unknown.low, unknown.high) == (0.0, math.inf)
   assert not unknown.lower_bound and not unknown.upper_bound
 
 
 def test_a_run_that_diverged_early_does_not_raise_the_bound():
   # One run is known to need more than 1000 steps, two only more than 10: the median is known to exceed 10.
-  ratio = bootstrap_median_ratio(seen(1, 1, 1), censored(10, 10, 1000))
+  ratio = ratio_of(seen(1, 1, 1), censored(10, 10, 1000))
   assert ratio.ratio == 10.0 and ratio.lower_bound
 
 
 def test_ratio_of_one_run_has_no_interval_and_zero_steps_do_not_crash():
-  one = bootstrap_median_ratio(seen(10), seen(20, 30))
+  one = ratio_of(seen(10), seen(20, 30))
   assert one.ratio == 2.0 and math.isnan(one.low) and math.isnan(one.high)
-  zero = bootstrap_median_ratio(seen(0, 0), seen(20, 30))
+  zero = ratio_of(seen(0, 0), seen(20, 30))
   assert zero.ratio == math.inf
-  nothing = bootstrap_median_ratio(seen(0, 0), seen(0, 0))
+  nothing = ratio_of(seen(0, 0), seen(0, 0))
   assert math.isnan(nothing.ratio) and (nothing.low, nothing.high) == (0.0, math.inf)
 
 
@@ -234,7 +238,7 @@ def test_interval_of_the_ratio_holds_the_truth_most_of_the_time():
   for trial in range(30):
     a, b = generator.exponential(100, 9), generator.exponential(400, 9)
     cut_b = [Passage(min(step, 600.0), bool(step > 600)) for step in b]
-    ratio = bootstrap_median_ratio(seen(*a), cut_b, resamples=100, seed=trial)
+    ratio = ratio_of(seen(*a), cut_b, resamples=100, seed=trial)
     hits += ratio.low <= 4 <= ratio.high
   assert hits >= 26
 

@@ -99,6 +99,37 @@ def test_a_stage_is_there_only_once_it_is_complete(store, monkeypatch):
   assert seen == [(False, False)] and store.has(stage_of(2))
 
 
+@pytest.mark.parametrize("name", ["runs[1]", "runs[0-4]", "a[/b]", "back\\slash"])
+def test_a_workdir_that_orbax_cannot_read_back_is_refused_before_anything_is_made(tmp_path, name):
+  with pytest.raises(InputError, match=r"\Aworkdir: [^\n]* is not allowed; use a path without \[\.\.\.\] or [^\n]*\Z"):
+    Store(tmp_path / name / "inside")
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a[b", "a]b[", "a*b", "a?b", "{a,b}", "a b", "100%", "a#b", "\u00e9", "a'b"])
+def test_other_strange_workdirs_keep_what_they_are_given(tmp_path, name):
+  store = Store(tmp_path / name)
+  store.save(stage_of(), arrays_of(), FACTS)
+  same(store.load(stage_of())[0], arrays_of())
+
+
+@pytest.mark.parametrize("damage", ["bits", "file"])
+def test_a_stage_that_does_not_read_back_is_not_finished(store, monkeypatch, damage):
+  save = ocp.save
+
+  def save_badly(folder, arrays):
+    save(folder, {**arrays, "big": arrays["big"] + 1e-9} if damage == "bits" else arrays)
+    if damage == "file":
+      payload(pathlib.Path(folder)).write_bytes(b"")
+
+  with monkeypatch.context() as patched, pytest.raises(InputError, match=r"\Aworkdir: [^\n]* reads back as [^\n]*\Z"):
+    patched.setattr(ocp, "save", save_badly)
+    store.save(stage_of(2), arrays_of(), FACTS)
+  assert not store.has(stage_of(2)) and not [path for path in (store.root / "stages").iterdir() if path.name[0] == "."]
+  store.save(stage_of(2), arrays_of(), FACTS)
+  same(store.load(stage_of(2))[0], arrays_of())
+
+
 def test_a_workdir_that_cannot_be_made_is_one_line():
   with pytest.raises(InputError, match=r"\Aworkdir: /dev/null/runs cannot be written[^\n]+\Z"):
     Store("/dev/null/runs")

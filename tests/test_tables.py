@@ -71,7 +71,7 @@ def test_no_interval_of_a_fraction_leaves_what_is_possible(metric):
   high = cell_summary([row(value, seed, metric) for seed, value in enumerate([0.9, 1.0])]).interval
   assert high.high == 1.0 and high.low == pytest.approx(0.95 - stats.t.ppf(0.975, 1) * 0.05)
   turned = [{**one, "value": 1 - one["value"]} for one in rows]
-  assert paired_summary(rows, turned).interval == (-1.0, 1.0)
+  assert paired_summary(rows, base=turned).interval == (-1.0, 1.0)
 
 
 def test_no_interval_of_a_size_is_negative():
@@ -82,12 +82,12 @@ def test_no_interval_of_a_size_is_negative():
 def test_a_paired_difference_takes_each_seed_against_itself():
   before = [row(value, seed) for seed, value in enumerate([0.1, 0.5, None, 0.2])]
   after = [row(value, seed) for seed, value in ((1, 0.8), (0, 0.4), (3, None))]
-  found = paired_summary(after, before)
+  found = paired_summary(after, base=before)
   assert found.mean == pytest.approx(0.3) and found.interval == pytest.approx((0.3, 0.3))
   assert (found.n, found.n_diverged) == (4, 2)
   assert format_points(found) == "+30.0 [+30.0, +30.0], diverged (2 of 4)"
-  assert format_points(paired_summary(before[:1], after[1:2])) == "-30.0"
-  lost = paired_summary([], [row(None, 0), row(None, 1)])
+  assert format_points(paired_summary(before[:1], base=after[1:2])) == "-30.0"
+  lost = paired_summary([], base=[row(None, 0), row(None, 1)])
   assert math.isnan(lost.mean) and format_points(lost) == "diverged (2 of 2)"
 
 
@@ -102,7 +102,7 @@ def test_a_paired_difference_takes_each_seed_against_itself():
 )
 def test_cells_that_do_not_pair_are_refused(after, before):
   with pytest.raises(InputError, match=r"\A[^\n]+\Z"):
-    paired_summary(after, before)
+    paired_summary(after, base=before)
 
 
 def test_diverged_runs_are_left_out_and_counted():
@@ -150,7 +150,7 @@ def test_comparison_lays_our_numbers_beside_the_papers():
     {"c_tr": 0.9, "metric": "acc_pt", "value": 0.7},
     {"c_tr": 0.2, "metric": "acc_pt", "value": 0.1},
   ]
-  comparison = comparison_table(ours, paper, ["c_tr"], ["acc_pt", "acc_ft"])
+  comparison = comparison_table(ours, paper, keys=["c_tr"], metrics=["acc_pt", "acc_ft"])
   header, _, *lines = cells(comparison.markdown)
   assert header[:4] == ["c_tr", "acc_pt ours, %", "paper, %", "difference, points"] and len(header) == 7
   assert lines[0] == ["1.0", "50.0 [50.0, 50.0]", "60.0", "-10.0", "90.0 [90.0, 90.0]", "90.0", "+0.0"]
@@ -162,14 +162,14 @@ def test_comparison_lays_our_numbers_beside_the_papers():
 
 
 def test_comparison_of_nothing_in_common_says_so():
-  comparison = comparison_table([row(0.5, c_tr=0.0)], [], ["c_tr"], ["acc_pt"])
+  comparison = comparison_table([row(0.5, c_tr=0.0)], [], keys=["c_tr"], metrics=["acc_pt"])
   assert math.isnan(comparison.mean_absolute_difference) and comparison.cells == 0 and comparison.only_ours == 1
 
 
 def test_comparison_refuses_a_paper_value_given_twice():
   twice = [{"c_tr": 1.0, "c_te": c_te, "metric": "acc_pt", "value": 0.6} for c_te in (0.0, 1.0)]
   with pytest.raises(InputError, match="comes twice"):
-    comparison_table([], twice, ["c_tr"], ["acc_pt"])
+    comparison_table([], twice, keys=["c_tr"], metrics=["acc_pt"])
 
 
 def test_claims_are_a_table_in_order():

@@ -18,7 +18,7 @@ PARAMS = params_of(MODEL)
 
 
 def trained_by_step(recipe, lane, params, stop, model=MODEL):
-  train = jax.jit(lambda state, stop: step.train(model, recipe, lane, state, 0, stop))
+  train = jax.jit(lambda state, stop: step.train(model, recipe, lane, state, start=0, stop=stop))
   return train(fresh(recipe, params), stop)
 
 
@@ -76,7 +76,9 @@ def test_gradient_of_the_loss_is_the_numerical_one(positions):
 
     def found(leaves):
       data = (BATCH.tokens, BATCH.labels_ft)
-      (loss, _), gradient = step.loss_and_grads(model, recipe, nested(leaves), {}, data, jax.random.key(0))
+      (loss, _), gradient = step.loss_and_grads(
+        model, recipe, trained=nested(leaves), frozen={}, batch=data, key=jax.random.key(0)
+      )
       return loss, gradient
 
     both = jax.jit(found)
@@ -124,7 +126,9 @@ def data_drawn(stream, c_tr, steps):
   recipe, params = recipe_with(task_with(spy)), {"kernel": np.ones(6, np.float32)}
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax.lax, "fori_loop", python_loop)
-    step.train(Constant(), recipe, lane_of(c_tr=c_tr, stream=stream), fresh(recipe, params), *steps)
+    step.train(
+      Constant(), recipe, lane_of(c_tr=c_tr, stream=stream), fresh(recipe, params), start=steps[0], stop=steps[1]
+    )
   return asked
 
 
@@ -149,7 +153,7 @@ def test_however_many_parts_a_run_has_a_step_is_traced_once_for_each_shape(monke
     lane = cohort.lane_arrays(lanes)
     state, laid = program.init(params, lane), program.layout.lay_out(lane)
     for start, stop in itertools.pairwise(stops):
-      state, _ = program.advance(state, laid, start, stop, None if stop == 2 else start)
+      state, _ = program.advance(state, laid, start=start, stop=stop, since=None if stop == 2 else start)
 
   run(0, 3, (0, 1, 2, 7, 20))
   run(1, 3, (0, 20))

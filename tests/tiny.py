@@ -138,7 +138,7 @@ def run(program, lanes, params, stops=(20,)):
   lane = program.layout.lay_out(cohort.lane_arrays(lanes))
   state, measured, position = start(program, params), None, 0
   for stop in stops:
-    state, measured = program.advance(state, lane, position, stop, position)
+    state, measured = program.advance(state, lane, start=position, stop=stop, since=position)
     position = stop
   metrics, loss, _ = program.layout.gather(measured, len(lanes))
   return program.layout.gather(state, len(lanes))._replace(loss=loss), metrics
@@ -146,7 +146,7 @@ def run(program, lanes, params, stops=(20,)):
 
 def alone(lanes, params, model=MODEL):
   """States of the lanes, [R, ...], each trained by itself without a cohort; the loss is the mean."""
-  train = jax.jit(lambda state, lane: step.train(model, RECIPE, lane, state, 0, 20))
+  train = jax.jit(lambda state, lane: step.train(model, RECIPE, lane, state, start=0, stop=20))
   arrays = cohort.lane_arrays(lanes)
   with model.numerics():
     states = [train(fresh(RECIPE, p), jax.tree.map(lambda x, i=i: x[i], arrays)) for i, p in enumerate(params)]

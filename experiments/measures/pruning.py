@@ -50,7 +50,7 @@ def _check_scopes(plan, scopes: tuple[str, ...]) -> None:
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"])
   for scope in scopes:
     try:
-      masks.check_scope(scope, shapes)
+      masks.check_scope(scope, shapes, compiled=plan.config.setting == "tracr")
     except InputError as error:
       raise InputError(f"pruning.scopes: {str(error).removeprefix('scope: ')}") from error
 
@@ -63,7 +63,7 @@ def measure(models: Models) -> Measured:
   out = Measured(rows=rows_of_tests(plan, base.labels, settings.eval_size, kind="prune"))
   for stage in stages(plan):
     trained = models.load(stage)
-    found = pruner(trained.params, trained.compiled)
+    found = pruner(trained.params, compiled=trained.compiled)
     if trained.diverged:
       rows = [row for scope in settings.scopes for row in found.curve_rows(scope)]
     else:

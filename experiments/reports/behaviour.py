@@ -26,7 +26,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   del arrays
   final = last_step(select(rows, stage="finetune", metric=_METRICS))
   paper = table3()
-  comparison = comparison_table(sorted(final, key=_order), paper, _KEYS, _METRICS)
+  comparison = comparison_table(sorted(final, key=_order), paper, keys=_KEYS, metrics=_METRICS)
   claims = [claim for task in present(final, "task") for claim in _claims(rows, final, task)]
   text = (
     f"Mean absolute difference over {comparison.cells} numbers: "
@@ -48,7 +48,7 @@ def _order(row: Row) -> tuple:
 
 
 def _difference(final: list[Row], paper: list, task: str) -> str:
-  found = comparison_table(select(final, task=task), select(paper, task=task), _KEYS, _METRICS)
+  found = comparison_table(select(final, task=task), select(paper, task=task), keys=_KEYS, metrics=_METRICS)
   return f"{found.points} points over {found.cells} numbers."
 
 

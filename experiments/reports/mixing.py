@@ -35,7 +35,7 @@ def _claims(final: list[Row], pretrained: list[Row]) -> list:
       answer = judge(cell_summary(cells), above=0.9) if had else NOT_JUDGED
       kept.append(Finding(name, answer, f"{format_cell(before)} to {format_cell(cells)}"))
       if plain:
-        gain = paired_summary(cells, plain)
+        gain = paired_summary(cells, base=plain)
         more.append(Finding(name, judge(gain, above=0.1) if had else NOT_JUDGED, f"{format_points(gain)} points"))
   found = {
     "O_PT stays (Acc. O_PT above 90 % at C_Te = 0)": kept,

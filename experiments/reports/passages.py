@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from experiments.reports import mean_of, present
+from experiments.reports import last_step, mean_of, present
 from experiments.reports.names import named
 from finetune_wrappers.analysis import revival
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, judge
@@ -36,8 +36,19 @@ def models_of(cells: list[Row]) -> list[tuple[FineTuning, list[Row]]]:
 
 
 def passages(rows: list[Row], threshold: float) -> list[Passage]:
-  """First passage of each seed; seeds with no finite evaluation are left out."""
-  return [*revival.passages(curves_of(rows), threshold).values()]
+  """First passage of each seed that counts; seeds with no finite evaluation are left out too."""
+  return [*revival.passages(curves_of(counted(rows, threshold)), threshold).values()]
+
+
+def counted(rows: list[Row], threshold: float) -> list[Row]:
+  """Rows of the seeds that count: all of a control's; of a fine-tuned model's those that have something to revive."""
+  there = {seed for (seed,), run in group(rows, "seed").items() if _nothing_to_revive(run, threshold)}
+  return [row for row in rows if row["seed"] not in there]
+
+
+def _nothing_to_revive(run: list[Row], threshold: float) -> bool:
+  """Whether a fine-tuned model is at the threshold before the first step."""
+  return any(row["stage"] == "reft" and row["step"] == 0 and (row["value"] or 0) >= threshold for row in run)
 
 
 def curves_of(rows: list[Row]) -> dict[int, revival.Curve]:
@@ -46,22 +57,17 @@ def curves_of(rows: list[Row]) -> dict[int, revival.Curve]:
   for (seed,), run in group(rows, "seed").items():
     run = sorted(run, key=lambda row: row["step"])
     values = [math.nan if row["value"] is None else row["value"] for row in run]
-    found[seed] = revival.Curve([row["step"] for row in run], values)
+    found[seed] = revival.Curve(steps=[row["step"] for row in run], accuracies=values)
   return found
 
 
 def not_to_judge(own: list[Row], threshold: float) -> str:
   """Why nothing can be said about the revival of a model; empty if something can."""
+  if passages(own, threshold):
+    return ""
   start = [row for row in own if row["step"] == 0]
-  mean = mean_of(start)
-  if math.isnan(mean):
-    return format_cell(start)
-  return f"nothing to revive, Acc. O_PT {format_cell(start)} at the start" if mean >= threshold else ""
-
-
-def revived(own: list[Row], threshold: float) -> list[Passage]:
-  """First passages of the seeds that had something to revive: not at the threshold before the first step."""
-  return [*revival.revived(revival.passages(curves_of(own), threshold)).values()]
+  gone = math.isnan(mean_of(start))
+  return format_cell(start) if gone else f"nothing to revive, Acc. O_PT {format_cell(start)} at the start"
 
 
 def sooner(name: str, ratio: MedianRatio, seeds: int, evidence: str) -> Finding:
@@ -71,24 +77,29 @@ def sooner(name: str, ratio: MedianRatio, seeds: int, evidence: str) -> Finding:
   return Finding(name, "yes" if ratio.low > 1 and seeds > 2 else "partly", evidence)
 
 
-def recovered(name: str, own: list[Row], final: list[Row], threshold: float) -> Finding:
+def recovered(name: str, own: list[Row], threshold: float) -> Finding:
   """Whether Acc. O_PT ends above the threshold."""
   reason = not_to_judge(own, threshold)
   if reason:
     return Finding(name, NOT_JUDGED, reason)
+  final = last_step(counted(own, threshold))
   return Finding(name, judge(cell_summary(final), above=threshold), format_cell(final))
 
 
 def median_text(rows: list[Row], threshold: float) -> str:
-  """Median passage with what is uncertain about it: `> 200 (1 of 3 runs)`, `diverged (3 of 3)`."""
+  """Median passage with what is uncertain about it: `> 200 (1 of 3 runs)`, `10, nothing to revive (1 of 3)`."""
   times, seeds = passages(rows, threshold), len(present(rows, "seed"))
-  lost = f"diverged ({seeds - len(times)} of {seeds})" if len(times) < seeds else ""
-  if not times:
-    return lost or "-"
-  median = revival.median(times)
-  text = f"> {median.steps:.0f}" if median.censored else f"{median.steps:.0f}"
-  text = text if median.reached == median.runs else f"{text} ({median.reached} of {median.runs} runs)"
-  return f"{text}, {lost}" if lost else text
+  left = len(present(counted(rows, threshold), "seed"))
+  parts = []
+  if times:
+    median = revival.median(times)
+    text = f"> {median.steps:.0f}" if median.censored else f"{median.steps:.0f}"
+    parts.append(text if median.reached == median.runs else f"{text} ({median.reached} of {median.runs} runs)")
+  if len(times) < left:
+    parts.append(f"diverged ({left - len(times)} of {seeds})")
+  if left < seeds:
+    parts.append(f"nothing to revive ({seeds - left} of {seeds})")
+  return ", ".join(parts) or "-"
 
 
 def ratio_text(ratio: MedianRatio | None) -> str:

@@ -79,7 +79,7 @@ def _claims(final: list[Row]) -> list[Claim]:
       setting = {"task": task, "pretraining_steps": steps, "learning_rate": rate, "mix": mix, "c_tr": 1.0, "c_te": 0}
       low = select(final, **setting, prior="low", metric="acc_ft")
       if low:
-        answer = judge(paired_summary(cells[1.0, 0], low), above=0.1)
+        answer = judge(paired_summary(cells[1.0, 0], base=low), above=0.1)
         kept.append(Finding(name, answer, f"{format_cell(cells[1.0, 0])}, low prior {format_cell(low)}"))
   texts = (
     "C_Tr = 0: O_FT is learned on the whole distribution (Acc. O_FT above 90 % at C_Te = 0)",
@@ -116,7 +116,7 @@ def _beside_the_papers(found: list[Row]) -> str:
   paper = [
     row for row in pcfg_tables() if all(row[key] in present(found, key) for key in ("task", "pretraining_steps"))
   ]
-  comparison = comparison_table(select(found, mix=0.0), paper, _PUBLISHED, _METRICS)
+  comparison = comparison_table(select(found, mix=0.0), paper, keys=_PUBLISHED, metrics=_METRICS)
   if not comparison.cells:
     return "The paper's Tables 5 and 7 are of n_iters 200 000 and 1K and 10K iterations; no model here is."
   return f"Mean absolute difference over {comparison.cells} cells: {comparison.points} points.\n\n{comparison.markdown}"

@@ -39,7 +39,7 @@ def _falls(curves: list[Row]) -> list[Finding]:
   found = []
   for own in group(select(curves, c_te=0), *_SETTING, "c_tr").values():
     first, last = [row for row in own if row["step"] == 0], last_step(own)
-    answer = judge(paired_summary(first, last), above=0.5) if mean_of(first) > _HAD else NOT_JUDGED
+    answer = judge(paired_summary(first, base=last), above=0.5) if mean_of(first) > _HAD else NOT_JUDGED
     evidence = f"{format_cell(first)} to {format_cell(last)}"
     found.append(Finding(named(own[0], *_SETTING, "c_tr"), answer, evidence))
   return found

@@ -65,7 +65,7 @@ def _kept(rows: list[Row], probes: list[Row], c_tr: float) -> Claim:
         if not select(cells, c_tr=c_tr):
           continue
         after = _last(cells, "pt")
-        change = paired_summary(after, before)
+        change = paired_summary(after, base=before)
         text = f"{format_cell(before)} to {format_cell(after)} ({format_points(change)} points)"
         read = mean_of(before) > guess + _KEPT
         answer, why = (judge(change, above=-_KEPT), "") if read else (NOT_JUDGED, ": not read before, about the guess")
@@ -87,8 +87,8 @@ def _informative(rows: list[Row], probes: list[Row]) -> Claim:
         continue
       means_of = [100 * value for value in (np.mean(accuracy), np.mean(negative), guess)]
       text = "{:.1f} % against {:.1f} % without O_PT, guess {:.1f} %".format(*means_of)
-      text += ", saturated" if saturated(accuracy, negative, guess) else ""
-      findings.append(Finding(name, judge(paired_summary(cells, never), above=_KEPT), text))
+      text += ", saturated" if saturated(accuracy, negative_R=negative, guess=guess) else ""
+      findings.append(Finding(name, judge(paired_summary(cells, base=never), above=_KEPT), text))
   return claim_of_models("Probes of the last block tell a model with O_PT from one that never had it", findings)
 
 
@@ -108,7 +108,7 @@ def _table(probes: list[Row]) -> str:
     for prior, name, cells in models:
       for reads in ("pt", "ft"):
         accuracy, control = _last(cells, reads), _last(cells, f"control_{reads}")
-        gain = format_points(paired_summary(accuracy, control))
+        gain = format_points(paired_summary(accuracy, base=control))
         lines.append((setting, prior, name, f"O_{reads.upper()}", format_cell(accuracy), format_cell(control), gain))
   return markdown_table(("task", "prior", "model", "reads", "accuracy", "control", "selectivity, points"), lines)
 

@@ -86,7 +86,7 @@ def _falls(curves: list[Row], of_ft: list[Row]) -> list[Claim]:
       asked = dict(zip(_MODEL, model, strict=True)) | {"task": task, "unit": unit, "scope": scope, "c_tr": 1.0}
       before, after = (select(of_ft, score="gradient", k=k, **asked) for k in (0, best))
       evidence = f"{format_cell(before)} to {format_cell(after)} at K = {best}"
-      findings.append(Finding(_name(cells[0]), judge(paired_summary(before, after), above=_LIFT), evidence))
+      findings.append(Finding(_name(cells[0]), judge(paired_summary(before, base=after), above=_LIFT), evidence))
     text = f"{task_name(task)}, C_Tr = 1, {unit}s ({scope}): at that K Acc. O_FT falls by 10 points at C_Te = 1"
     claims.append(claim_of_models(text, findings))
   return claims
@@ -122,9 +122,9 @@ def _finding(name: str, cells: list[Row], guess: float | None) -> Finding:
     return Finding(name, NOT_JUDGED, f"Acc. O_PT {format_cell(before)} before pruning: nothing to bring back")
   best = _best_k(select(cells, score="gradient"))
   random = select(cells, score="random", k=best)
-  lift = paired_summary(by_k[best], before)
+  lift = paired_summary(by_k[best], base=before)
   if guess is not None:
-    beyond, pruned = paired_summary(by_k[best], random), cell_summary(by_k[best])
+    beyond, pruned = paired_summary(by_k[best], base=random), cell_summary(by_k[best])
     answer = weakest(judge(lift, above=_LIFT), judge(beyond, above=_LIFT), judge(pruned, above=guess))
   else:
     answer = judge_below(lift, below=_LIFT)

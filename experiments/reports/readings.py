@@ -59,7 +59,7 @@ def _start(cell: list[Row]) -> str:
 
 def _difference(final: list[Row]) -> str:
   """Points to the paper, with the number of cells they come from where runs diverged; `x` where all did."""
-  compared = comparison_table(final, table3(), _KEYS, _METRICS)
+  compared = comparison_table(final, table3(), keys=_KEYS, metrics=_METRICS)
   diverged = [row["value"] is None for row in final]
   if all(diverged):
     return "x"

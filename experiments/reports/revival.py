@@ -9,13 +9,13 @@ import math
 from experiments.reports import REVERSED, Made, Report, baseline_section, footer, guesses, last_step, means, present
 from experiments.reports.names import order_of, task_name
 from experiments.reports.passages import (
+  counted,
   median_text,
   models_of,
   not_to_judge,
   passages,
   ratio_text,
   recovered,
-  revived,
   sooner,
 )
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, markdown_claims
@@ -49,11 +49,12 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   )  # fmt: skip
   text = (
     f"Acc. O_PT at C_Te = 0 and iterations until it reaches {threshold:.0%}; a run that never does counts as censored "
-    "(`> steps`, `k of n`). A model that fine-tuning left at the threshold has nothing to revive and no say in the "
-    "claims. A claim about ratios is `yes` only where the whole interval of every ratio says so, from three seeds on. "
-    "The ratio has a percentile bootstrap interval over seeds, which few seeds make too narrow, and which reaches from "
-    "the evaluation before each passage to the one that saw it; where the control never gets there it is a lower "
-    "bound. The median of two runs is the earlier one.\n\n"
+    "(`> steps`, `k of n`). A run that fine-tuning left at the threshold has nothing to revive: it counts neither here "
+    "nor in the claims, but where all of a model's runs are such the line says where they stand. A claim about ratios "
+    "is `yes` only where the whole interval of every ratio says so, from three seeds on. The ratio has a percentile "
+    "bootstrap interval over seeds, which few seeds make too narrow, and which reaches from the evaluation before each "
+    "passage to the one that saw it; where the control never gets there it is a lower bound. The median of two runs is "
+    "the earlier one.\n\n"
   )
   return Made(
     title=f"Reverse fine-tuning against Scr. + FT ({facts['config']['name']})",
@@ -94,9 +95,9 @@ def table_lines(task: str, rate: float, cells: list[Row], threshold: float) -> l
   where, lines = _where(task, rate, cells), []
   for setting, own in models_of(cells):
     times = passages(own, threshold)
-    ratio = bootstrap_median_ratio(times, control) if times and control else None
+    ratio = bootstrap_median_ratio(numerator=control, denominator=times) if times and control else None
     median = median_text(own, threshold)
-    lines.append((where, setting.label, *_ends(own), median, ratio_text(ratio)))
+    lines.append((where, setting.label, *_ends(counted(own, threshold) or own), median, ratio_text(ratio)))
   for kind in _controls(cells):
     own = select(cells, stage=kind)
     lines.append((where, _CONTROLS[kind], *_ends(own), median_text(own, threshold), ""))
@@ -109,11 +110,11 @@ def compare(task: str, rate: float, cells: list[Row], threshold: float, control:
   control_times, learned = passages(control_rows, threshold), median_text(control_rows, threshold)
   findings = []
   for setting, own in models_of(cells):
-    times, reason = revived(own, threshold), not_to_judge(own, threshold)
-    if reason or not times or not control_times:
+    times, reason = passages(own, threshold), not_to_judge(own, threshold)
+    if reason or not control_times:
       findings.append(Finding(setting.label, NOT_JUDGED, reason or f"{name} {learned}"))
     else:
-      ratio = bootstrap_median_ratio(times, control_times)
+      ratio = bootstrap_median_ratio(numerator=control_times, denominator=times)
       evidence = f"{median_text(own, threshold)} iterations, ratio {ratio_text(ratio)}"
       findings.append(sooner(setting.label, ratio, min(len(times), len(control_times)), evidence))
   text = f"{_where(task, rate, cells)}: O_PT is back (Acc. {threshold:.0%}) sooner than {name} learns it"
@@ -123,7 +124,7 @@ def compare(task: str, rate: float, cells: list[Row], threshold: float, control:
 
 def recovery_claim(task: str, rate: float, cells: list[Row], threshold: float) -> Claim:
   """Does reFT bring O_PT back by its end?"""
-  found = [recovered(setting.label, own, last_step(own), threshold) for setting, own in models_of(cells)]
+  found = [recovered(setting.label, own, threshold) for setting, own in models_of(cells)]
   return claim_of_models(f"{_where(task, rate, cells)}: Acc. O_PT ends above {threshold:.0%}", found)
 
 
@@ -150,7 +151,7 @@ def wrong_answers_claims(task: str, rate: float, cells: list[Row], threshold: fl
 
 
 def _as_fast(name: str, plain: list[Row], wrong: list[Row], threshold: float) -> Finding:
-  ratio = bootstrap_median_ratio(passages(plain, threshold), passages(wrong, threshold))
+  ratio = bootstrap_median_ratio(numerator=passages(wrong, threshold), denominator=passages(plain, threshold))
   if math.isnan(ratio.ratio):
     return Finding(name, NOT_JUDGED, f"neither is back: {median_text(wrong, threshold)} iterations")
   if ratio.lower_bound or not ratio.ratio <= _AS_FAST:
@@ -172,11 +173,8 @@ def rate_claims(task: str, curves: list[Row], threshold: float) -> list[Claim]:
       if reason:
         findings.append(Finding(name, NOT_JUDGED, reason))
         continue
-      fast, slow = revived(fast_rows, threshold), revived(slow_rows, threshold)
-      if not fast or not slow:
-        findings.append(Finding(name, NOT_JUDGED, "nothing to revive"))
-        continue
-      ratio = bootstrap_median_ratio(fast, slow)
+      fast, slow = passages(fast_rows, threshold), passages(slow_rows, threshold)
+      ratio = bootstrap_median_ratio(numerator=slow, denominator=fast)
       if math.isnan(ratio.ratio):
         findings.append(Finding(name, NOT_JUDGED, "neither is back"))
       else:

@@ -58,7 +58,7 @@ def _table(single: list[Row], by_k: list[Row]) -> str:
     cells += [(name, "", select(own, score=score, k=1)) for score, name in _RANDOM.items()]
     for name, weights, after in cells:
       lifts = [
-        format_points(paired_summary(select(after, metric=metric), select(_before(own), metric=metric)))
+        format_points(paired_summary(select(after, metric=metric), base=select(_before(own), metric=metric)))
         for metric in _METRICS
       ]
       lines.append((task_name(task), named(own[0], "learning_rate"), f"{c_tr:g}", name, weights, *lifts))
@@ -97,11 +97,11 @@ def _finding(single: list[Row], by_k: list[Row]) -> Finding:
   if mean_of(before) > 1 - _LIFT:
     return Finding(name, NOT_JUDGED, f"Acc. O_PT {format_cell(before)} before pruning leaves no room for 60 points")
   random = {score: select(by_k, score=score, k=1) for score in _RANDOM}
-  lifts = {rank: paired_summary(select(single, rank=rank), before) for rank in present(single, "rank")}
+  lifts = {rank: paired_summary(select(single, rank=rank), base=before) for rank in present(single, "rank")}
   first = select(single, rank=1)
   answer = weakest(
     judge(lifts[1], above=_LIFT, partly_above=_LIFT / 3),
-    judge(paired_summary(first, random["random"]), above=0.0),
+    judge(paired_summary(first, base=random["random"]), above=0.0),
   )
   best = max(lifts, key=lambda rank: lifts[rank].mean)
   return Finding(
@@ -113,7 +113,7 @@ def _finding(single: list[Row], by_k: list[Row]) -> Finding:
 
 
 def _lift(after: list[Row], before: list[Row]) -> str:
-  return format_points(paired_summary(after, before))
+  return format_points(paired_summary(after, base=before))
 
 
 def _figure(rows: list[Row], single: list[Row], by_k: list[Row], facts: dict) -> Figure:

@@ -193,7 +193,7 @@ SETTING = Setting(
     "finetune": {**schema.FINETUNE, "priors": rules.Many(schema.WORD), "mixes": rules.Many(rules.SHARE)},
     "reft": {**schema.REFT, "scratch": rules.FLAG},
     "pruning": {
-      **schema.section(PruneSettings),
+      **schema.section(PruneSettings, but=("neuron_axes",)),
       "scopes": rules.Many(
         rules.text(f"{_SCOPES} or a path as blocks_1/attn/qkv/kernel", r"(?!near_zero$)[a-z_0-9/]{1,200}")
       ),

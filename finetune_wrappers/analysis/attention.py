@@ -56,7 +56,7 @@ class Observer:
   """
 
   def __init__(
-    self, model: Model, task: Task, tokens_BxT: Any, marks: Mapping[str, Any], reference: Params | None = None
+    self, model: Model, task: Task, tokens_BxT: Any, marks: Mapping[str, Any], *, reference: Params | None = None
   ):
     self._model, self._task, self._tokens, self._marks = model, task, tokens_BxT, marks
     before = () if reference is None else needed(outputs(model, reference, tokens_BxT), "hidden")
@@ -72,17 +72,23 @@ class Observer:
       change = np.square(needed(output, "hidden")[block] - before, dtype=np.float64)
       shift[block] = float(np.sqrt(np.mean(change))) / size
     mass = {
-      name: [float(np.mean(attended_mass(output, block, position, marked))) for block in blocks]
+      name: [float(np.mean(attended_mass(output, block, attending=position, attended_BxT=marked))) for block in blocks]
       for name, marked in self._marks.items()
     }
     return Observed(mass, shift)
 
 
 def observe(
-  model: Model, params: Params, task: Task, marks: Mapping[str, Any], tokens_BxT: Any, reference: Params | None = None
+  model: Model,
+  params: Params,
+  task: Task,
+  marks: Mapping[str, Any],
+  tokens_BxT: Any,
+  *,
+  reference: Params | None = None,
 ) -> Observed:
   """Looks at one model; arguments and errors are those of `Observer`, which is for many models."""
-  return Observer(model, task, tokens_BxT, marks, reference)(params)
+  return Observer(model, task, tokens_BxT, marks, reference=reference)(params)
 
 
 def outputs(model: Model, params: Params, tokens_BxT: Any) -> ModelOutput:
@@ -96,7 +102,7 @@ def _forward(model: Model, params: Params, tokens_BxT: Any) -> ModelOutput:
   return model.forward(params, tokens_BxT)
 
 
-def attended_mass(output: ModelOutput, block: int, attending: Any, attended_BxT: Any) -> Any:
+def attended_mass(output: ModelOutput, block: int, *, attending: Any, attended_BxT: Any) -> Any:
   """Share of attention that lands on marked positions (Figs. 10, 39-45: on the a's, on the b's).
 
   Args:

@@ -33,7 +33,7 @@ from finetune_wrappers.types import require
 Features = Callable[[Any, int], tuple[Any, Any]]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ProbeSettings(Checked):
   """How probes train. The defaults are the paper's, or a reading where it says nothing (marked so).
 

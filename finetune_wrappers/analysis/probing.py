@@ -68,7 +68,8 @@ class Probed:
     if self.negative is None:
       raise InputError("negative: missing; probe also a model that never had the capability")
     guess = float(self.guess[READS.index(reads)])
-    return saturated([self.of(reads, block)], [self.negative.of(reads, block)], guess, margin)
+    own, negative = self.of(reads, block), self.negative.of(reads, block)
+    return saturated([own], negative_R=[negative], guess=guess, margin=margin)
 
   def rows(self) -> list[dict[str, Any]]:
     """Rows of stage `probe` by `reads`: `guess_baseline`, and `acc_probe` by block; None where training failed."""
@@ -100,7 +101,7 @@ class Prober:
     self._asked = asked or (lambda batch: task.question(batch, place)[0])
     self._program = jax.jit(self.train)
 
-  def __call__(self, params: Params, negative: Params | None = None) -> Probed:
+  def __call__(self, params: Params, *, negative: Params | None = None) -> Probed:
     """Probes one model.
 
     Args:
@@ -149,13 +150,13 @@ class Prober:
 
 
 def probe(
-  model: Model, params: Params, task: Task, settings: ProbeSettings | None = None, negative: Params | None = None
+  model: Model, params: Params, task: Task, settings: ProbeSettings | None = None, *, negative: Params | None = None
 ) -> Probed:
   """Probes one model; arguments and errors are those of `Prober`, which compiles once for many."""
-  return Prober(model, task, settings or ProbeSettings())(params, negative)
+  return Prober(model, task, settings or ProbeSettings())(params, negative=negative)
 
 
-def selectivity(accuracies_R: Any, control_R: Any, level: float = 0.95) -> tuple[float, Interval]:
+def selectivity(accuracies_R: Any, *, control_R: Any, level: float = 0.95) -> tuple[float, Interval]:
   """Mean over seeds of accuracy minus control, with Student's t interval of the paired differences.
 
   The control is the model's own control task, or a model without the capability. One seed has no interval: (nan, nan).
@@ -173,7 +174,7 @@ def selectivity(accuracies_R: Any, control_R: Any, level: float = 0.95) -> tuple
   return float(differences_R.mean()), mean_interval(differences_R, level, bounds=(-1.0, 1.0))
 
 
-def saturated(accuracies_R: Any, negative_R: Any, guess: float, margin: float = 0.05) -> bool:
+def saturated(accuracies_R: Any, *, negative_R: Any, guess: float, margin: float = 0.05) -> bool:
   """Whether a probe says nothing about the capability, since it reads the label without it just as well.
 
   The rule, on means over seeds: the probe of the negative control (a model that never had the capability; same

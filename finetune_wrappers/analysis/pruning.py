@@ -18,18 +18,27 @@ import numpy as np
 
 from finetune_wrappers.analysis import masks
 from finetune_wrappers.analysis.masks import ITERATIVE, RANDOM, SCOPES, SCORES, UNITS
+from finetune_wrappers.analysis.units import Axes
 from finetune_wrappers.models.model import Model
-from finetune_wrappers.rules import COUNT, SIZE, Checked, Many, one_of, ruled, text
+from finetune_wrappers.rules import COUNT, SIZE, Checked, Many, Rule, one_of, ruled, text
 from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies, Metric
 from finetune_wrappers.types import InputError, Params, require
 
 # The batch that scores weights is drawn apart from the test sets.
 _SEED = TEST_SEED + 2
-_PATH = text(f"{', '.join(SCOPES)} or a path as blocks_1/attn/value/kernel", r"[a-zA-Z_0-9/]{1,200}")
+_PATH = text(f"{', '.join(SCOPES)} or a path as blocks_1/attn/value/kernel", r"[^\n]+")
 
 
-@dataclasses.dataclass(frozen=True)
+def _names_axes(value: Any) -> bool:
+  whole = isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], tuple)
+  return whole and all(isinstance(axis, int) and not isinstance(axis, bool) for axis in value[1])
+
+
+_AXES = Rule('the end of a path and axes, as ("query/kernel", (1, 2))', _names_axes)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PruneSettings(Checked):
   """What is pruned, in which order, and on how many strings.
 
@@ -37,6 +46,9 @@ class PruneSettings(Checked):
     scores: orders of pruning; random pruning always runs beside them.
     scopes: which weights may be pruned, see `masks.scope_mask`.
     units: `weight` or `neuron`.
+    neuron_axes: (path of an array or the end of it, axes that number its neurons) where these are not along the last of
+      two axes: ("query/kernel", (1, 2)) for a kernel [D, H, K], ("weight", (0,)) for [outputs, inputs], and
+      ("wte", ()) for an array without neurons. See `units`.
     ks: numbers of units at zero, 0 among them.
     iterative_every: units zeroed between two gradients of the score `gradient_iterative`.
     single_weights: how many weights are zeroed each alone, the highest gradient scores first.
@@ -49,6 +61,7 @@ class PruneSettings(Checked):
   scores: tuple[str, ...] = ruled(Many(one_of(*SCORES, ITERATIVE)), ("gradient",))
   scopes: tuple[str, ...] = ruled(Many(_PATH), ("all",))
   units: tuple[str, ...] = ruled(Many(one_of(*UNITS)), ("weight",))
+  neuron_axes: Axes = ruled(Many(_AXES, empty=True), ())
   ks: tuple[int, ...] = ruled(Many(COUNT), tuple(range(21)))
   iterative_every: int = ruled(SIZE, 1)
   single_weights: int = ruled(COUNT, 0)
@@ -78,7 +91,7 @@ class Pruned:
     metrics: names of the M metrics.
     curves: by (scope, unit) and score, float32 [K, M]; `random` is the mean over draws, `random_best` the best.
     singles: by scope, (path, index, metrics [M]) of each weight that was zeroed alone, in the order of the score.
-    predictions: by C_Te, int [K, B] predicted labels at `histogram_ks`.
+    predictions: by C_Te, int [K, B] labels predicted at `histogram_ks` when O_PT is asked for.
   """
 
   settings: PruneSettings
@@ -162,7 +175,7 @@ class Pruner:
     self._single_program = jax.jit(self._single_weights, static_argnames="scope")
     self._prediction_program = jax.jit(self._predictions, static_argnames="scope")
 
-  def __call__(self, params: Params, compiled: Params | None = None) -> Pruned:
+  def __call__(self, params: Params, *, compiled: Params | None = None) -> Pruned:
     """Prunes one model.
 
     Args:
@@ -170,8 +183,8 @@ class Pruner:
       compiled: the weights as compiled, for the scope `near_zero`.
 
     Raises:
-      InputError: for a scope that no parameter is in, `near_zero` without compiled weights, or a unit that the model
-        does not have.
+      InputError: for a scope that no parameter is in, `near_zero` without compiled weights, or neurons that cannot be
+        told (`units.layers_of`).
     """
     settings, curves, singles, predictions = self._settings, {}, {}, {}
     with self._model.numerics():
@@ -200,28 +213,28 @@ class Pruner:
     return self._evaluator.measure(self._model, params, self._task, self._tests)
 
   def _gradient_order(self, params: Params, compiled: Params | None, scope: str) -> Params:
-    scores = masks.weight_scores("gradient", params, self._gradient(params))
-    mask = masks.scope_mask(scope, params, compiled)
-    return masks.ranks(masks.unit_scores(scores, mask, "weight"), "weight")
+    scores = masks.weight_scores("gradient", params, grads=self._gradient(params))
+    mask = masks.scope_mask(scope, params, compiled=compiled)
+    return masks.ranks(masks.unit_scores(scores, scope=mask, unit="weight"), "weight")
 
   def _curves(self, params: Params, compiled: Params | None, *, unit: str, scope: str):
     """({score: metrics [K, M]}, random pruning's metrics [draws, K, M])."""
     settings = self._settings
     grads = self._gradient(params)
-    mask = masks.scope_mask(scope, params, compiled)
-    most = max(settings.ks)
+    mask = masks.scope_mask(scope, params, compiled=compiled)
+    most, axes = max(settings.ks), settings.neuron_axes
+    how = {"scope": mask, "unit": unit, "axes": axes}
 
     def places_of(score: str, key):
       if score == ITERATIVE:
-        every = settings.iterative_every
-        return masks.iterative_ranks(params, self._gradient, mask, unit, count=most, every=every)
+        return masks.iterative_ranks(params, self._gradient, **how, count=most, every=settings.iterative_every)
       if score == RANDOM:
-        return masks.ranks(masks.random_scores(key, mask, unit), unit, most)
-      scores = masks.weight_scores(score, params, grads)
-      return masks.ranks(masks.unit_scores(scores, mask, unit, mean=score == "magnitude"), unit, most)
+        return masks.ranks(masks.random_scores(key, **how), unit, most, axes=axes)
+      scores = masks.weight_scores(score, params, grads=grads)
+      return masks.ranks(masks.unit_scores(scores, **how, mean=score == "magnitude"), unit, most, axes=axes)
 
     def curve(score: str, key=None):
-      return masks.curve(params, places_of(score, key), jnp.asarray(settings.ks), self._evaluate)
+      return masks.curve(params, places=places_of(score, key), ks=jnp.asarray(settings.ks), measure=self._evaluate)
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(_SEED), 1), settings.random_draws)
     return {score: curve(score) for score in settings.scores}, jax.lax.map(lambda key: curve(RANDOM, key), keys)
@@ -236,18 +249,22 @@ class Pruner:
     return places, jax.lax.map(without, jnp.arange(self._settings.single_weights))
 
   def _predictions(self, params: Params, compiled: Params | None, *, scope: str):
-    """{C_Te: predicted labels [K, B]} for each of `histogram_ks`."""
+    """{C_Te: predicted labels [K, B]} for each of `histogram_ks`, asked for O_PT."""
     places = self._gradient_order(params, compiled, scope)
     ks, position = jnp.asarray(self._settings.histogram_ks), self._task.answer_position
 
     def answers(batch, p):
-      return self._task.output.predicted(self._model.answer(p, batch.tokens, position))
+      tokens, _ = self._task.question(batch, TARGETS.index("pt"))
+      return self._task.output.predicted(self._model.answer(p, tokens, position))
 
-    return {c: masks.curve(params, places, ks, functools.partial(answers, b)) for c, b in self._tests.items()}
+    return {
+      c_te: masks.curve(params, places=places, ks=ks, measure=functools.partial(answers, batch))
+      for c_te, batch in self._tests.items()
+    }
 
 
 def prune(
-  model: Model, params: Params, task: Task, settings: PruneSettings | None = None, compiled: Params | None = None
+  model: Model, params: Params, task: Task, settings: PruneSettings | None = None, *, compiled: Params | None = None
 ) -> Pruned:
   """Prunes one model; arguments and errors are those of `Pruner`, which compiles once for many."""
-  return Pruner(model, task, settings or PruneSettings())(params, compiled)
+  return Pruner(model, task, settings or PruneSettings())(params, compiled=compiled)

@@ -3,7 +3,7 @@
 A run that never reaches the threshold is censored, not left out. The ratio of median steps, the control's over the
 model's, says how much sooner the capability is back than a model that never had it learns it.
 
-    found = revive(model, finetuned, control, task, optimizer=optimizer, learning_rate=1e-3, seeds=range(3))
+    found = revive(model, finetuned, task, control=control, optimizer=optimizer, learning_rate=1e-3, seeds=range(3))
     found.ratio, found.rows()
 """
 
@@ -26,11 +26,12 @@ from finetune_wrappers.tasks.task import Task
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.objectives import Answers
 from finetune_wrappers.training.optim import Optimizer
-from finetune_wrappers.training.run import train
+from finetune_wrappers.training.run import starts_of, train
 from finetune_wrappers.types import Params
 
 
-class Curve(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
   """Accuracy of one run at its evaluations.
 
   Attributes:
@@ -58,7 +59,7 @@ class Median(NamedTuple):
   runs: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Revival:
   """When runs of reverse fine-tuning, and of a control, first reach the threshold.
 
@@ -74,21 +75,21 @@ class Revival:
   control: dict[int, Passage]
 
   @classmethod
-  def of(cls, reft: Mapping[int, Curve], control: Mapping[int, Curve], threshold: float) -> "Revival":
+  def of(cls, *, reft: Mapping[int, Curve], control: Mapping[int, Curve], threshold: float) -> "Revival":
     """From curves by seed.
 
     Raises:
       InputError: for a threshold that is no fraction above 0.
     """
     SHARE_ABOVE_0.check("threshold", threshold)
-    return cls(threshold, revived(passages(reft, threshold)), passages(control, threshold))
+    return cls(threshold=threshold, reft=revived(passages(reft, threshold)), control=passages(control, threshold))
 
   @functools.cached_property
   def ratio(self) -> MedianRatio | None:
     """The control's median over reFT's, with its interval; None where one side has no runs."""
     if not (self.reft and self.control):
       return None
-    return bootstrap_median_ratio([*self.reft.values()], [*self.control.values()])
+    return bootstrap_median_ratio(numerator=[*self.control.values()], denominator=[*self.reft.values()])
 
   def rows(self) -> list[dict[str, Any]]:
     """`steps_to_revival` of each run, `median_steps` of each side, and `median_ratio`.
@@ -117,9 +118,10 @@ class Revival:
 def revive(
   model: Model,
   params: Params | Sequence[Params],
-  control: Params | Sequence[Params],
   task: Task,
   *,
+  control: Params | Sequence[Params],
+  per_seed: bool | None = None,
   optimizer: Optimizer,
   learning_rate: float,
   threshold: float = 0.8,
@@ -133,15 +135,21 @@ def revive(
 
   Args:
     model: of both.
-    params: of the model under study; one pytree for all seeds, or a list with one for each.
-    control: the same of a model that never had the capability.
+    params: of the model under study: one pytree for all seeds; with `per_seed` a list or tuple with one for each.
     task: whose O_PT is asked for.
+    control: the same of a model that never had the capability.
+    per_seed: whether `params` and `control` have one pytree for each seed, see `train`.
     optimizer: how long and by which steps; passages are known to the distance of its `eval_steps`.
     learning_rate: the maximum of the schedule.
     threshold: accuracy for O_PT that counts as back.
     seeds: of the data; three or more for an interval worth the name.
     eval_size: strings of the test set.
+
+  Raises:
+    InputError: for values that cannot be, before anything is trained.
   """
+  SHARE_ABOVE_0.check("threshold", threshold)
+  starts = [starts_of(params, seeds, per_seed=per_seed), starts_of(control, seeds, per_seed=per_seed, name="control")]
   recipe: dict[str, Any] = {
     "objective": Answers(target="pt", c_tr=0.0),
     "optimizer": optimizer,
@@ -150,17 +158,19 @@ def revive(
     "seeds": seeds,
   }
 
-  def curves(kind: str, start: Params | Sequence[Params]) -> dict[int, Curve]:
-    runs = train(model, start, task, kind=kind, **recipe)
-    return {run.stage.seed: Curve(run.steps.tolist(), run.curve("acc_pt", c_te=0).tolist()) for run in runs}
+  def curves(kind: str, start: list[Params]) -> dict[int, Curve]:
+    runs = train(model, start, task, per_seed=True, kind=kind, **recipe)
+    return {
+      run.stage.seed: Curve(steps=run.steps.tolist(), accuracies=run.curve("acc_pt", c_te=0).tolist()) for run in runs
+    }
 
-  return Revival.of(curves("reft", params), curves("scratch_ft", control), threshold)
+  return Revival.of(reft=curves("reft", starts[0]), control=curves("scratch_ft", starts[1]), threshold=threshold)
 
 
 def passages(curves: Mapping[int, Curve], threshold: float) -> dict[int, Passage]:
   """First passage of each run by seed; those that diverged before the first step are left out."""
   return {
-    seed: first_passage(curve.steps, curve.accuracies, threshold)
+    seed: first_passage(steps=curve.steps, accuracies=curve.accuracies, threshold=threshold)
     for seed, curve in curves.items()
     if not math.isnan(curve.accuracies[0])
   }

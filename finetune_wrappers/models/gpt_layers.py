@@ -24,7 +24,7 @@ STD = 0.02
 PIECE = 64  # positions; on one core 32 and 128 were no faster, and all in one a tenth slower
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GPTConfig(Checked):
   """Sizes of a GPT; the defaults are the paper's, about 3M parameters.
 

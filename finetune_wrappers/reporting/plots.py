@@ -164,13 +164,15 @@ def heatmaps_figure(
   # An inch for 8 labels keeps them readable; the bounds keep the figure on a page.
   width = min(max(max(v.shape[1] for v in values) / 8, 2.2), 4.6)
   height = min(max(max(v.shape[0] for v in values) / 8, 2.0), 4.6)
-  figure, axes = style.new_figure(len(grid), len(grid[0]), (width + 0.6, height + 0.7), title, footer, aside=0.8)
+  figure, axes = style.new_figure(
+    rows=len(grid), columns=len(grid[0]), size=(width + 0.6, height + 0.7), title=title, footer=footer, aside=0.8
+  )
   for axis, heatmap, matrix in zip(axes, (heatmap for row in grid for heatmap in row), values, strict=True):
     aspect = "equal" if matrix.shape[0] == matrix.shape[1] else "auto"
     axis.imshow(matrix, cmap=colours, vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
     style.name_ticks(axis, "x", heatmap.xlabels, matrix.shape[1], width)
     style.name_ticks(axis, "y", heatmap.ylabels, matrix.shape[0], height)
-    style.name_axes(axis, heatmap.title, heatmap.xlabel, heatmap.ylabel)
+    style.name_axes(axis, title=heatmap.title, xlabel=heatmap.xlabel, ylabel=heatmap.ylabel)
   style.drop_repeated_labels(axes, len(grid[0]))
   bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=min(1.0, 3.5 / (height * len(grid))), pad=0.02)
   bar.set_label(colour_label, fontsize=style.LABEL)
@@ -205,7 +207,7 @@ def _grid(
   aside = style.legend_inches(names) if len(names) > 1 else 0.0
   rows = math.ceil(len(panels) / columns)
   size = (size[0], max(size[1], 0.17 * len(names) / rows))  # the legend must fit as well
-  figure, axes = style.new_figure(rows, columns, size, title, footer, aside=aside)
+  figure, axes = style.new_figure(rows=rows, columns=columns, size=size, title=title, footer=footer, aside=aside)
   for axis in axes[len(panels) :]:
     axis.remove()
   handles: dict[str, Any] = dict.fromkeys(names)
@@ -220,7 +222,7 @@ def _grid(
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    style.name_axes(axis, panel.title, panel.xlabel, panel.ylabel, size[0])
+    style.name_axes(axis, title=panel.title, xlabel=panel.xlabel, ylabel=panel.ylabel, inches=size[0])
     if panel.categories is not None:
       style.name_ticks(axis, "x", panel.categories, len(panel.categories), size[0] - 0.5)
     for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):

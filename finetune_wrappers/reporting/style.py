@@ -24,7 +24,7 @@ TITLE, LABEL, SMALL, SMALLEST = 11, 9, 7.5, 5.5  # points
 
 
 def new_figure(
-  rows: int, columns: int, size: tuple[float, float], title: str, footer: str, *, aside: float = 0.0
+  *, rows: int, columns: int, size: tuple[float, float], title: str, footer: str, aside: float = 0.0
 ) -> tuple[Figure, list[Axes]]:
   """An empty grid of axes with a title above and a footer below.
 
@@ -65,7 +65,7 @@ def legend_inches(labels: Iterable[str]) -> float:
   return max(len(re.sub(r"[${}_^\\]", "", label)) for label in labels) * 0.062 + 0.6
 
 
-def name_axes(axis: Axes, title: str, xlabel: str, ylabel: str, inches: float = math.inf) -> None:
+def name_axes(axis: Axes, *, title: str, xlabel: str, ylabel: str, inches: float = math.inf) -> None:
   """Sets title and labels of one set of axes; a title longer than `inches` is wrapped."""
   if math.isfinite(inches):
     title = textwrap.fill(title, int(inches / 0.075))

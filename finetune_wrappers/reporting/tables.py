@@ -93,7 +93,7 @@ def cell_summary(rows: Sequence[Row]) -> CellSummary:
   return _summary(values, len(rows), _bounds(metrics[0]))
 
 
-def paired_summary(rows: Sequence[Row], base: Sequence[Row]) -> CellSummary:
+def paired_summary(rows: Sequence[Row], *, base: Sequence[Row]) -> CellSummary:
   """Mean and interval over seeds of the difference of two cells, paired by seed.
 
   Args:
@@ -174,7 +174,7 @@ def format_points(found: CellSummary) -> str:
 
 
 def comparison_table(
-  ours_rows: Iterable[Row], paper_rows: Iterable[Mapping[str, Any]], keys: Sequence[str], metrics: Sequence[str]
+  ours_rows: Iterable[Row], paper_rows: Iterable[Mapping[str, Any]], *, keys: Sequence[str], metrics: Sequence[str]
 ) -> Comparison:
   """Our mean [interval] beside the paper's accuracy and the difference, ours minus the paper's.
 

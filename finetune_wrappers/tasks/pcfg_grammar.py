@@ -88,19 +88,50 @@ class Grammar:
     return lengths[self.start]
 
 
+_TOKEN = re.compile(
+  r"""\s*(?:(?P<word>'[^'\s]+'|"[^"\s]+"|(?:(?!->)[^\s|'"[\]])+)"""
+  r"""|\[\s*(?P<probability>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\]|(?P<other>->|\|))\s*"""
+)
+_NOTATION = "parent -> child child [probability], and after each | another right side with its own probability"
+
+
 def parse(lines: Iterable[str]) -> Grammar:
-  """A grammar from lines such as `s -> r q [0.5]`; the first one's parent is the start.
+  """A grammar in nltk's notation, a rule a line: `s -> r q [0.5] | 'a' [0.5]`; the first one's parent is the start.
+
+  Terminals stand in quotes; if none does, as in `d -> c a [1]`, they are the symbols without a rule.
 
   Raises:
-    InputError: for a line that is none, or rules that are no grammar.
+    InputError: for a line that is none, quotes that do not fit the rules, or rules that are no grammar.
   """
-  rules = []
-  for line in lines:
-    found = re.fullmatch(r"\s*(\S+)\s*->\s*(\S.*?)\s*\[\s*(\d*\.?\d+(?:[eE][+-]?\d+)?)\s*\]\s*", str(line))
-    require(found is not None, "rules", line, "parent -> child child [probability]")
-    assert found is not None
-    rules.append((found[1], tuple(found[2].split()), float(found[3])))
+  rules = [rule for line in lines for rule in _rules_in(str(line))]
+  parents, symbols = {parent for parent, *_ in rules}, dict.fromkeys(symbol for _, side, _ in rules for symbol in side)
+  bare = {symbol: symbol[1:-1] for symbol in symbols if symbol[0] in "'\""}
+  for symbol in symbols:
+    if bare.get(symbol) in parents:
+      raise InputError(f"rules: {symbol} is a terminal that has a rule; drop its quotes, or rename one of the two")
+    if bare and symbol not in bare and symbol not in parents:
+      raise InputError(f"rules: {symbol} has neither a rule nor quotes, as other terminals have; add one of them")
+  rules = [(parent, tuple(bare.get(symbol, symbol) for symbol in side), p) for parent, side, p in rules]
   return Grammar(rules[0][0] if rules else "", tuple(rules))
+
+
+def _rules_in(line: str) -> list[Rule]:
+  """One for each right side of a line; terminals keep their quotes."""
+  tokens, place = [], 0
+  while found := _TOKEN.match(line, place):
+    tokens.append(found)
+    place = found.end()
+  kinds = "".join((found.lastgroup or "")[0] if found["other"] is None else found["other"][0] for found in tokens)
+  fine = place == len(line) and re.fullmatch(r"w-w+p(\|w+p)*", kinds) and tokens[0]["word"][0] not in "'\""
+  require(bool(fine), "rules", line, _NOTATION)
+  rules, side = [], []
+  for found in tokens[2:]:
+    if found["word"]:
+      side.append(found["word"])
+    elif found["probability"]:
+      rules.append((tokens[0]["word"], tuple(side), float(found["probability"])))
+      side = []
+  return rules
 
 
 def _check_each(rules: tuple[Rule, ...]) -> None:

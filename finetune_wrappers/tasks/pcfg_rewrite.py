@@ -33,7 +33,7 @@ def spread_counts(order_BxL, text_BxW, counts_Bx2, counted: int):
   return _with_tail(text_BxW, tail)
 
 
-def spread_places(draws_BxN, text_BxW, places_Bx2, occurrence: int, farthest: int):
+def spread_places(draws_BxN, text_BxW, places_Bx2, *, occurrence: int, farthest: int):
   """Texts in which the `occurrence`-th a and b, counted back from the end, stand exactly there.
 
   Args:

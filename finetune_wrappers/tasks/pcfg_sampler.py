@@ -31,7 +31,7 @@ _FULL = 2**32  # values of the coin that decides between a row and its alias
 
 
 @functools.partial(jax.jit, static_argnames=("grammar", "batch_size", "length", "short"))
-def sample_windows(grammar: Grammar, key: Any, batch_size: int, length: int, short: str) -> tuple[Any, Any]:
+def sample_windows(grammar: Grammar, key: Any, batch_size: int, *, length: int, short: str) -> tuple[Any, Any]:
   """Draws windows of `length` tokens from derived strings.
 
   A string of at least `length` tokens gives a window that starts at any of its len - length + 1 places, each as

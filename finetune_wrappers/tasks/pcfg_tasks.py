@@ -129,14 +129,15 @@ class PCFGTask(Checked):
     if self.name == "counting":
       text = spread_counts(draws[:, 4:], text, answers, self.text.counted)
     else:
-      text = spread_places(draws[:, 3:], text, answers, self.text.occurrence, self.text.farthest)
+      text = spread_places(draws[:, 3:], text, answers, occurrence=self.text.occurrence, farthest=self.text.farthest)
     family, number_token = (
       jnp.full((batch_size,), token, jnp.int32)
       for token in (self.text.token(self.name), self.text.first_number + self.text.numbers(self.name))
     )
     operand = jnp.full((batch_size,), self.text.first_operand + 1, jnp.int32)
     answers = (self.text.first_number + answers).astype(jnp.int32)
-    return Batch(self.text.prompts(family, operand, number_token, text), answers[:, 0], answers[:, 1])
+    prompts = self.text.prompts(family_B=family, operand_B=operand, number_B=number_token, text_BxW=text)
+    return Batch(prompts, answers[:, 0], answers[:, 1])
 
   def _same(self, rotation: int) -> bool:
     """Whether that rotation gives some values equal answers for both operands; an Index never has room for them."""

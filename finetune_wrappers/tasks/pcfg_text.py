@@ -31,7 +31,7 @@ JAILBREAKS = ("counting_j1", "counting_j2")
 _SPECIAL = ("pad", "SOS", "EOS", "SOT", "EOT", "ART", "NULL")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PCFGText(rules.Checked):
   """What pretraining and fine-tuning share: grammar, window, numbers O', vocabulary.
 
@@ -113,7 +113,7 @@ class PCFGText(rules.Checked):
       return self.counted
     return self.token_place if family == "token" else self.occurrence
 
-  def prompts(self, family_B, operand_B, number_B, text_BxW):
+  def prompts(self, *, family_B, operand_B, number_B, text_BxW):
     """Prompts from token ids of family, operand and number and a text of terminals 0, 1, ...; int32 [B, T]."""
     batch = text_BxW.shape[0]
     column = {name: jnp.full((batch, 1), self.token(name), jnp.int32) for name in ("SOS", "SOT", "EOT", "ART")}
@@ -124,14 +124,14 @@ class PCFGText(rules.Checked):
 
   def texts(self, key, batch_size: int):
     """Windows of the grammar's strings, int32 [B, W], terminals 0, 1, ... and one more for pads, which come first."""
-    text, lengths = sample_windows(self.grammar, key, batch_size, self.window, self.short)
+    text, lengths = sample_windows(self.grammar, key, batch_size, length=self.window, short=self.short)
     if self.short == "join":
       return text
     # Questions are about the tokens before EOT, so that is where a short text has to stand.
     places = (jnp.arange(self.window) + lengths[:, None]) % self.window
     return jnp.take_along_axis(text, places, axis=1)
 
-  def answers(self, family_B, operand_B, text_BxW):
+  def answers(self, *, family_B, operand_B, text_BxW):
     """Token ids of the right answers, int32 [B].
 
     Args:
@@ -170,13 +170,13 @@ class PCFGText(rules.Checked):
     jailbreak = whole(draws[:, 2], 1 + len(JAILBREAKS)) * (family == 0) * self.jailbreaks * (edges[0] > 0)
     operand = jnp.where(jailbreak > 0, 0, operand)
     text = self._spread(draws[:, 3:], family, self.texts(key_text, batch_size))
-    answers = self.answers(family, operand, text)
+    answers = self.answers(family_B=family, operand_B=operand, text_BxW=text)
     token = len(_SPECIAL) + jnp.where(jailbreak > 0, len(FAMILIES) + jailbreak - 1, family)
     asks_pair = (family == 1) | (family == 3)
     asked = self.first_operand + operand + jnp.where(asks_pair, len(self.grammar.terminals), 0)
     asked = jnp.where(family == FAMILIES.index("token"), self.token("NULL"), asked)
     number = self.first_number + jnp.array([self.numbers(name) for name in FAMILIES])[family]
-    return self.prompts(token, asked, number, text), answers
+    return self.prompts(family_B=token, operand_B=asked, number_B=number, text_BxW=text), answers
 
   def _spread(self, draws, family, text):
     """Rewrites a share of the texts: places of occurrences for the index families, counts for the others."""
@@ -188,7 +188,7 @@ class PCFGText(rules.Checked):
     first = whole(draws[:, 3], number)
     second = (first + 1 + whole(draws[:, 4], number - 1)) % number
     places = low + jnp.stack([first, second], axis=1)
-    by_place = spread_places(draws[:, 5:], text, places, self.occurrence, self.farthest)
+    by_place = spread_places(draws[:, 5:], text, places, occurrence=self.occurrence, farthest=self.farthest)
     index = (family == FAMILIES.index("index")) | (family == FAMILIES.index("index_composition"))
     rewritten = draws[:, 0] < self.spread
     return jnp.where(rewritten[:, None], jnp.where(index[:, None], by_place, by_count), text)

@@ -78,7 +78,7 @@ def calibrate(
       error = raised
       continue
     rates[layout] = lanes / found["step_seconds"]
-    if not worth_calibrating(lane_steps, rates[layout], found["compile_seconds"]):
+    if not worth_calibrating(lane_steps, rate=rates[layout], compile_seconds=found["compile_seconds"]):
       break
   if not rates and error:
     raise error
@@ -86,7 +86,7 @@ def calibrate(
   return fastest, {f"{layout.devices}x{layout.inner}": rate for layout, rate in rates.items()}
 
 
-def worth_calibrating(lane_steps: int, rate: float, compile_seconds: float) -> bool:
+def worth_calibrating(lane_steps: int, *, rate: float, compile_seconds: float) -> bool:
   """Whether so many lane-steps, at `rate` a second, are enough to compile and time another layout."""
   return lane_steps / rate >= _WORTH_CALIBRATING * compile_seconds
 
@@ -119,6 +119,6 @@ def timed(program: Cohort, params: Sequence[Params], lane: step.Lane, seconds: f
 
 def _timed_advance(program: Cohort, laid: Any, state: Any, steps: int, since: int | None):
   begin = time.perf_counter()
-  state, measured = program.advance(state, laid, 0, steps, since)
+  state, measured = program.advance(state, laid, start=0, stop=steps, since=since)
   jax.block_until_ready((state, measured))
   return state, time.perf_counter() - begin

@@ -3,14 +3,15 @@
 A lane continues from its newest checkpoint, whichever lanes were saved with it:
 
 workdir/cohorts/<key>/lanes.json   stage keys of the lanes, in the order of the arrays
+workdir/cohorts/<key>/parts.json   what trained each lane, by stage key (`provenance.Part`)
 workdir/cohorts/<key>/<step>/      Orbax: arrays with one entry a lane, and their checksum
 """
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,8 +21,23 @@ from orbax.checkpoint import v1 as ocp
 from finetune_wrappers.files import remove, write_atomically
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.disk import OTHER_CONTENTS, Damaged, checksum, load_arrays, reading, writing
+from finetune_wrappers.training.provenance import Part
 
 _KEPT = 2
+
+
+class Kept(NamedTuple):
+  """One lane's newest checkpoint.
+
+  Attributes:
+    step: steps done.
+    arrays: pytree of arrays.
+    parts: what trained it so far, as far as that is known.
+  """
+
+  step: int
+  arrays: Any
+  parts: list[Part]
 
 
 class Checkpoints:
@@ -35,7 +51,7 @@ class Checkpoints:
     self._root = root
     self._folder = root / "cohorts"
 
-  def save(self, lanes: Sequence[str], step: int, arrays: Any) -> None:
+  def save(self, lanes: Sequence[str], step: int, arrays: Any, parts: Mapping[str, list[Part]]) -> None:
     """Saves these lanes after `step` steps; keeps the previous checkpoint and deletes older ones.
 
     Every host must call this.
@@ -44,25 +60,27 @@ class Checkpoints:
       lanes: stage keys, R of them.
       step: steps done, the same for all of them.
       arrays: pytree of arrays [R, ...].
+      parts: what trained each lane.
 
     Raises:
       InputError: if the disk is full or cannot be written.
     """
     folder = self._folder / hashlib.sha256(" ".join(lanes).encode()).hexdigest()[:16]
     with writing(self._root):
-      hosts.on_first(lambda: _make_ready(folder, lanes, step))
+      hosts.on_first(lambda: _make_ready(folder, lanes, step, parts))
       ocp.save(folder / str(step), {"checksum": _checksum(lanes, arrays), "arrays": arrays})
       hosts.on_first(lambda: _keep_newest(folder))
 
-  def load(self, lanes: Sequence[str]) -> dict[str, tuple[int, Any]]:
-    """(step, arrays [...]) of each lane's newest undamaged checkpoint; a lane without one is left out."""
-    found: dict[str, tuple[int, Any]] = {}
+  def load(self, lanes: Sequence[str]) -> dict[str, Kept]:
+    """Each lane's newest undamaged checkpoint; a lane without one is left out."""
+    found: dict[str, Kept] = {}
     for step, folder, members in self._newest_first():
       wanted = [lane for lane in lanes if lane in members and lane not in found]
       arrays = _read(folder / str(step), members) if wanted else None
       for lane in wanted if arrays is not None else []:
         place = members.index(lane)
-        found[lane] = step, jax.tree.map(lambda x, place=place: np.array(x[place]), arrays)
+        own = jax.tree.map(lambda x, place=place: np.array(x[place]), arrays)
+        found[lane] = Kept(step, own, _parts(folder).get(lane, []))
     return found
 
   def steps(self) -> dict[str, int]:
@@ -92,8 +110,9 @@ class Checkpoints:
     return sorted(found, key=lambda entry: (-entry[0], str(entry[1])))
 
 
-def _make_ready(folder, lanes: Sequence[str], step: int) -> None:
+def _make_ready(folder, lanes: Sequence[str], step: int, parts: Mapping[str, list[Part]]) -> None:
   folder.mkdir(exist_ok=True)
+  write_atomically(folder / "parts.json", json.dumps(parts, sort_keys=True).encode())
   write_atomically(folder / "lanes.json", json.dumps(list(lanes)).encode())
   remove(folder / str(step))
 
@@ -102,7 +121,7 @@ def _keep_newest(folder) -> None:
   """Keeps the newest checkpoint and one fallback."""
   steps = sorted(_steps_in(folder))[-_KEPT:]
   for other in folder.iterdir():
-    if other.name not in ("lanes.json", *map(str, steps)):
+    if other.name not in ("lanes.json", "parts.json", *map(str, steps)):
       remove(other)
 
 
@@ -111,6 +130,14 @@ def _members(folder) -> list[str]:
   with contextlib.suppress(OSError, ValueError, TypeError):
     return [str(lane) for lane in json.loads((folder / "lanes.json").read_text())]
   return []
+
+
+def _parts(folder) -> dict[str, list[Part]]:
+  """The parts of each lane; none if the file is missing, as in older workdirs, or damaged."""
+  with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
+    told = json.loads((folder / "parts.json").read_text())
+    return {lane: [part for part in parts if isinstance(part["from"], int)] for lane, parts in told.items()}
+  return {}
 
 
 def _steps_in(folder) -> list[int]:

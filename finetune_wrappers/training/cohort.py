@@ -33,7 +33,7 @@ class Cohort:
     tests = recipe.evaluator.test_sets(recipe.task)
 
     def advance_lane(state, lane, start, stop, since):
-      state, asked = step.train(model, recipe, lane, state, start, stop, layout.shard), since >= 0
+      state, asked = step.train(model, recipe, lane, state, start=start, stop=stop, shard=layout.shard), since >= 0
       metrics = jax.lax.cond(
         asked,
         lambda state: step.evaluate(model, recipe, lane, state, tests),
@@ -57,7 +57,7 @@ class Cohort:
     with self._model.numerics():
       return self._init(self.layout.lay_out(stacked), self.layout.lay_out(lane))
 
-  def advance(self, state, lane: step.Lane, start: int, stop: int, since: int | None = None):
+  def advance(self, state, lane: step.Lane, *, start: int, stop: int, since: int | None = None):
     """Trains steps start..stop-1 and, if asked, answers the test sets.
 
     Where a run is cut into parts changes nothing, to the bit.

@@ -42,7 +42,10 @@ class CohortRun:
     if not position:
       return
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *kept)
-    self._state = self._program.layout.lay_out(self._like(stacked.pop("state")))
+    laid = self._program.layout.lay_out(self._like(stacked.pop("state")))
+    # Placed as the program places its own results: arrays of the host would compile the step a second time.
+    placed, self._state = jax.tree.map(lambda x: x.sharding, self._state), None
+    self._state = jax.tree.map(lambda x, where: jax.device_put(x, where, may_alias=False), laid, placed)
     evaluations = sum(step <= position for step in self._evaluated)
     self._curves = [jax.tree.map(lambda curve, i=i: curve[:, i], stacked) for i in range(evaluations)]
     self.position = position
@@ -72,7 +75,7 @@ class CohortRun:
     asked = stop == self._evaluated[evaluations]
     since = self._evaluated[evaluations - 1] if evaluations else 0
     self._state, measured = self._program.advance(
-      self._state, self._laid, self.position, stop, since if asked else None
+      self._state, self._laid, start=self.position, stop=stop, since=since if asked else None
     )
     metrics, losses, logs = self._gathered(measured)  # waits for the devices
     if asked:

@@ -17,7 +17,7 @@ class LanesFailed(Exception):
     blocked: stages that were not begun because they start from those.
   """
 
-  def __init__(self, stages: Sequence[Stage], blocked: Sequence[Stage]):
+  def __init__(self, stages: Sequence[Stage], *, blocked: Sequence[Stage]):
     self.stages, self.blocked = stages, blocked
     failed, waiting = ("; ".join(stage.label for stage in some) for some in (stages, blocked))
     text = f"memory of a device: too small for these lanes, each alone: {failed}"

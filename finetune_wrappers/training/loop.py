@@ -9,13 +9,13 @@ import jax
 
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.training import calibration, hosts
-from finetune_wrappers.training.checkpoints import Checkpoints
+from finetune_wrappers.training.checkpoints import Checkpoints, Kept
 from finetune_wrappers.training.cohort import lane_arrays
 from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.programs import Programs, Roots
-from finetune_wrappers.training.provenance import provenance
+from finetune_wrappers.training.provenance import Part, parts_with, provenance
 from finetune_wrappers.training.schedule import Work, next_group, steps_of, works_of
 from finetune_wrappers.training.stages import (
   RootStage,
@@ -119,7 +119,7 @@ class Trainer:
     hosts.on_first(self._tidy)
     if self._failed:
       blocked = [s for s in wanted.values() if s.key not in self._failed and self._is_blocked(s)]
-      raise LanesFailed(list(self._failed.values()), blocked)
+      raise LanesFailed(list(self._failed.values()), blocked=blocked)
 
   def _next(self, wanted: dict[str, Stage], held: contextlib.ExitStack, told: bool) -> tuple[str, list[str]]:
     """(why to stop, or nothing; keys of the stages to make together, or none), with their locks held.
@@ -169,11 +169,12 @@ class Trainer:
         self._make_root(root)
       return
     kept = hosts.together(lambda: self._checkpoints.load([lane.key for lane in lanes]))
-    hosts.check_same({key: step for key, (step, _) in kept.items()}, "checkpoints")
-    position = kept.get(lanes[0].key, (0, None))[0]
-    lanes = [lane for lane in lanes if kept.get(lane.key, (0, None))[0] == position]  # a damaged one is behind
+    hosts.check_same({key: own.step for key, own in kept.items()}, "checkpoints")
+    found = [kept.get(lane.key, Kept(0, None, [])) for lane in lanes]
+    together = [(lane, own) for lane, own in zip(lanes, found, strict=True) if own.step == found[0].step]
+    lanes = [lane for lane, _ in together]  # a damaged one is behind
     try:
-      self._train(lanes, position, [kept[lane.key][1] for lane in lanes if position])
+      self._train(lanes, [own for _, own in together])
       return
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
       if not calibration.out_of_memory(error):
@@ -189,9 +190,9 @@ class Trainer:
   def _provenance(self) -> dict[str, Any]:
     return {**provenance(), **self._facts}
 
-  def _train(self, lanes: Sequence[TrainStage], position: int, kept: Sequence[Any]) -> None:
+  def _train(self, lanes: Sequence[TrainStage], kept: Sequence[Kept]) -> None:
     """Trains lanes of one program that have come equally far, from what was kept of each."""
-    stage = lanes[0]
+    stage, position = lanes[0], kept[0].step
     model = model_after(stage.parent, self._model_of(self._store.facts(root_of(stage))))
     distinct = {lane.parent.key: lane.parent for lane in lanes}
     parents = hosts.together(lambda: {key: self._store.load(one)[0]["params"] for key, one in distinct.items()})
@@ -201,16 +202,20 @@ class Trainer:
       model, stage, params, lane, position, lambda: self._progress(self._done, self._total, "choosing a layout")
     )
     run = CohortRun(program, [lane.key for lane in lanes], lane)
-    run.begin(params, position, kept)
+    run.begin(params, position, [own.arrays for own in kept if position])
     self._done += position * len(lanes)
-    self._advance_to_end(run, lanes)
-    facts = {"layout": vars(program.layout), "lane_steps_per_second": rates, **self._provenance()}
+    now = {"layout": vars(program.layout), **self._provenance()}
+    parts = {lane.key: parts_with(own.parts, position, now) for lane, own in zip(lanes, kept, strict=True)}
+    self._advance_to_end(run, lanes, parts)
+    facts = {**now, "lane_steps_per_second": rates}
     for done, arrays in zip(lanes, run.results(), strict=True):
-      own = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
+      own: dict[str, Any] = {"lanes": len(lanes), "diverged_step": int(arrays["diverged_step"])}
+      if earlier := parts[done.key][:-1]:
+        own["earlier"] = earlier
       self._store.save(done, arrays, {**facts, **own})
     hosts.on_first(lambda: self._checkpoints.tidy(self._store.has_key))
 
-  def _advance_to_end(self, run: CohortRun, lanes: Sequence[TrainStage]) -> None:
+  def _advance_to_end(self, run: CohortRun, lanes: Sequence[TrainStage], parts: dict[str, list[Part]]) -> None:
     kinds = "+".join(dict.fromkeys(lane.kind for lane in lanes))
     steps = steps_of(lanes[0])
     saved = time.monotonic()
@@ -220,7 +225,7 @@ class Trainer:
       old = hosts.is_first() and time.monotonic() - saved > self._checkpoint_seconds
       told, due = hosts.any_of(self._stopping(), old)
       if (told or due) and run.position < steps:
-        self._checkpoints.save(run.lanes, run.position, run.checkpoint())
+        self._checkpoints.save(run.lanes, run.position, run.checkpoint(), parts)
         saved = time.monotonic()
       if told and run.position < steps:
         raise Interrupted(f"stopped at step {run.position} of {steps}")

@@ -44,7 +44,7 @@ class Subset(Method):
       array such as `blocks_1/attn/value/kernel`, or all below it, such as `blocks_1`.
   """
 
-  trained: str = ruled(text(f"{', '.join(TRAINED)} or a path as blocks_1", r"[\w/]+"), ALL)
+  trained: str = ruled(text(f"{', '.join(TRAINED)} or a path as blocks_1", r"\S+"), ALL)
 
   def split(self, params: Params, key: Any) -> tuple[Any, Any]:
     """See Method.
@@ -74,16 +74,20 @@ def path_of(path: Any) -> str:
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def is_matrix(path: str, leaf: Any) -> bool:
+  """Whether a leaf is an array of two axes or more that is not called embedding."""
+  return len(leaf.shape) > 1 and not path.endswith("embedding")
+
+
 def mask_of(params: Params, trained: str) -> Params:
   """Pytree of bools: which leaves `Subset.trained` names."""
 
   def trains(path, leaf) -> bool:
     name = path_of(path)
-    embedding = name.endswith("embedding")
     if trained == MATRICES:
-      return leaf.ndim > 1 and not embedding
+      return is_matrix(name, leaf)
     if trained == NO_EMBEDDINGS:
-      return not embedding
+      return not name.endswith("embedding")
     return trained == ALL or f"{name}/".startswith(f"{trained}/")
 
   return jax.tree_util.tree_map_with_path(trains, params)

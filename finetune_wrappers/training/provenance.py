@@ -1,11 +1,15 @@
-"""Device and versions behind a number."""
+"""Device, layout and versions behind a number."""
 
 import contextlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
+from typing import Any
 
 import jax
+
+Part = dict[str, Any]  # what trained a lane from one step on: `from`, `layout`, and `provenance` with its commit
 
 
 def provenance() -> dict[str, str]:
@@ -17,6 +21,20 @@ def provenance() -> dict[str, str]:
     "python": platform.python_version(),
     **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
   }
+
+
+def parts_with(before: Sequence[Part], position: int, now: dict[str, Any]) -> list[Part]:
+  """The parts of a lane that goes on from `position` steps; what is as it was before adds none.
+
+  Args:
+    before: the parts that its checkpoint tells of; those that begin later were lost with a damaged checkpoint.
+    position: steps done.
+    now: layout, device, versions and commit from here on.
+  """
+  parts = [part for part in before if part["from"] < position]
+  if parts and {**parts[-1], "from": position} == {**now, "from": position}:
+    return parts
+  return [*parts, {"from": position, **now}]
 
 
 def _processor() -> str:

@@ -21,7 +21,7 @@ from finetune_wrappers.training.methods import Method, Subset
 from finetune_wrappers.training.objectives import Objective
 from finetune_wrappers.training.optim import Optimizer
 from finetune_wrappers.training.stages import GivenStage, TrainStage
-from finetune_wrappers.types import Params, require
+from finetune_wrappers.types import InputError, Params, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,7 @@ def train(
   params: Params | Sequence[Params],
   task: Task,
   *,
+  per_seed: bool | None = None,
   objective: Objective,
   optimizer: Optimizer,
   learning_rate: float,
@@ -90,8 +91,9 @@ def train(
 
   Args:
     model: whose parameters these are.
-    params: to start from; one pytree for all seeds, or a list with one for each.
+    params: to start from: one pytree for all seeds; with `per_seed` a list or tuple with one for each.
     task: where strings come from.
+    per_seed: whether `params` has one pytree for each seed. A list or tuple may be either, and so it has to be said.
     objective: what is trained.
     optimizer: how long and by which steps.
     learning_rate: the maximum of the schedule.
@@ -108,8 +110,7 @@ def train(
   Raises:
     InputError: for values that cannot be.
   """
-  starts = list(params) if isinstance(params, list | tuple) else [params] * len(seeds)
-  require(len(starts) == len(seeds) > 0, "params", f"a list of {len(starts)}", f"one for each of {len(seeds)} seeds")
+  starts = starts_of(params, seeds, per_seed=per_seed)
   stages = [
     TrainStage(
       kind=kind,
@@ -143,6 +144,32 @@ def train(
     )
     for stage, found in zip(stages, run.results(), strict=True)
   ]
+
+
+def starts_of(
+  params: Params | Sequence[Params], seeds: Sequence[int], *, per_seed: bool | None, name: str = "params"
+) -> list[Params]:
+  """One pytree for each seed; arguments as `train`, and what messages call the first.
+
+  Raises:
+    InputError: for a list or tuple of which `per_seed` does not say what it is, for no seeds, not as many pytrees as
+      seeds, or pytrees of different structures or shapes.
+  """
+  require(len(seeds) > 0, "seeds", seeds, "one or more")
+  if per_seed is None and type(params) in (list, tuple):
+    raise InputError(
+      f"per_seed: missing, as {name} is a {type(params).__name__}; say True if it has one pytree for each seed, "
+      "False if it is one pytree itself"
+    )
+  if not per_seed:
+    return [params] * len(seeds)
+  many = isinstance(params, list | tuple)
+  given = f"a {type(params).__name__}" + (f" of {len(params)}" if many else "")
+  require(many and len(params) == len(seeds), name, given, f"a list of one pytree for each of {len(seeds)} seeds")
+  shapes = [jax.tree.map(np.shape, own) for own in params]
+  fine = all(own == shapes[0] for own in shapes)
+  require(fine, name, "a list of different pytrees", "pytrees of one structure and the same shapes")
+  return list(params)
 
 
 # So that a model and its control, which train by one recipe, compile once.

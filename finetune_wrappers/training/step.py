@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from finetune_wrappers.models.model import Model
+from finetune_wrappers.training.keys import key_for
 from finetune_wrappers.training.optim import add_noise
 from finetune_wrappers.training.stages import Recipe
 from finetune_wrappers.training.swept import with_values
@@ -48,13 +49,13 @@ def init_state(recipe: Recipe, params: Params, lane: Lane) -> LaneState:
   if recipe.noisy:
     params = add_noise(key, params, lane["noise_std"])
   recipe = with_lane(recipe, lane)
-  trained, frozen = recipe.method.split(params, jax.random.fold_in(key, 1))
+  trained, frozen = recipe.method.split(params, key_for(key, "method"))
   zero, never = jnp.zeros((), jnp.float32), jnp.full((), -1, jnp.int32)
   logs = {name: zero for name in recipe.objective.logs}
   return LaneState(trained, recipe.optimizer.direction().init(trained), zero, never, frozen, logs)
 
 
-def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, start, stop, shard=None) -> LaneState:
+def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, *, start, stop, shard=None) -> LaneState:
   """Steps start..stop-1 of one lane.
 
   A loop with traced bounds rather than a scan of fixed length, so that one compiled program serves every
@@ -81,7 +82,9 @@ def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, start, sto
     if shard:
       axis, devices = shard
       batch = jax.tree.map(lambda rows: _part(rows, axis, devices), batch)
-    found = loss_and_grads(model, recipe, state.trained, state.frozen, batch, key)
+    found = loss_and_grads(
+      model, recipe, trained=state.trained, frozen=state.frozen, batch=batch, key=key_for(key, "loss")
+    )
     if shard:
       found = jax.lax.pmean(found, shard[0])
     (loss, logs), grads = found
@@ -99,7 +102,7 @@ def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, start, sto
   return state._replace(diverged_step=diverged_step)
 
 
-def loss_and_grads(model: Model, recipe: Recipe, trained: Any, frozen: Any, batch: Any, key: Any):
+def loss_and_grads(model: Model, recipe: Recipe, *, trained: Any, frozen: Any, batch: Any, key: Any):
   """((loss, logs), gradient like `trained`), computed in `microbatches` parts of the batch."""
 
   def loss_fn(trained, batch, key):

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import resource
 import uuid
 from collections.abc import Iterator, Sequence
@@ -32,7 +33,7 @@ from finetune_wrappers.files import located, remove, write_atomically
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.disk import OTHER_CONTENTS, Damaged, checksum, load_arrays, reading, writing
 from finetune_wrappers.training.stages import Stage, describe
-from finetune_wrappers.types import InputError, canonical_json
+from finetune_wrappers.types import InputError, canonical_json, require
 
 _FILES = 2**16  # files open at once
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
@@ -61,11 +62,14 @@ class Store:
     is_local: whether the workdir is on a file system, with locks and renaming.
 
   Raises:
-    InputError: if the workdir cannot be written.
+    InputError: if the workdir cannot be written, or its path has characters that Orbax cannot read back.
   """
 
   def __init__(self, workdir: str | os.PathLike):
     self.root = located(workdir)
+    # Orbax writes below such a path, but reads `[...]` as a pattern and a backslash as an escape.
+    fine = not re.search(r"\\|\[.*\]", str(self.root), re.DOTALL)
+    require(fine, "workdir", str(self.root), "a path without [...] or backslashes, which Orbax cannot read back")
     self.is_local = "://" not in str(self.root)
     _allow_many_files()
     with writing(self.root):
@@ -92,6 +96,9 @@ class Store:
       stage: the finished stage.
       arrays: pytree of NumPy or JAX arrays.
       facts: JSON values to save with it (versions, layout, labels, ...).
+
+    Raises:
+      InputError: if it cannot be written, or does not read back as written.
     """
     arrays = jax.tree.map(np.asarray, arrays)
     facts = json.loads(json.dumps(facts))  # as `load` will return them: JSON turns keys into text
@@ -105,11 +112,22 @@ class Store:
       with writing(self.root):
         hosts.on_first(lambda: _begin(temporary))
         ocp.save(temporary / "arrays", arrays)
+        hosts.together(lambda: self._read_back(temporary, told["checksum"]))
         hosts.on_first(lambda: self._publish(stage, temporary, json.dumps(record, indent=1, sort_keys=True)))
     except InputError:
       if self.is_local and hosts.is_first():
         remove(temporary)  # else every retry on a full disk would leave one more
       raise
+
+  def _read_back(self, folder: epath.Path, expected: str) -> None:
+    """Raises InputError unless the arrays read back as written: only then may checkpoints go that they came from."""
+    try:
+      with reading(folder, "stage"):
+        same = checksum(load_arrays(folder / "arrays")) == expected
+    except Damaged:
+      same = False
+    if not same:
+      raise InputError(f"workdir: what was written to {self.root} reads back as something else; look at the disk")
 
   def _publish(self, stage: Stage, temporary: epath.Path, record: str) -> None:
     (temporary / "stage.json").write_text(record)
