@@ -52,10 +52,5 @@ def test_shipped_runs_differ_as_their_rows_say():
   found = compare_runs(run=run, base=base)
   wanted = {"stage": "finetune", "metric": "acc_ft", "learning_rate": 0.0001, "c_tr": 1.0, "c_te": 1, "step": 10_000}
   (cell,) = [cell for cell in found.cells if wanted.items() <= cell.fields.items()]
-  values = [
-    row["value"]
-    for rows in (run, base)
-    for row in rows
-    if row["seed"] == 0 and wanted.items() <= row.items()
-  ]
+  values = [row["value"] for rows in (run, base) for row in rows if row["seed"] == 0 and wanted.items() <= row.items()]
   assert cell.difference.mean == pytest.approx(values[0] - values[1]) and cell.difference.n == 1

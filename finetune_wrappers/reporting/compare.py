@@ -15,7 +15,7 @@ class Compared(NamedTuple):
 
   Attributes:
     fields: that the cell's rows share: task, stage, metric, step and every swept value.
-    run: mean and interval of the run, over the seeds that both have, in the unit of the metric (a share for accuracies).
+    run: mean and interval of the run, over the seeds that both have; fractions for accuracies.
     base: likewise of the other.
     difference: run minus base, paired by seed.
   """
@@ -59,7 +59,7 @@ def compare_runs(*, run: Iterable[Row], base: Iterable[Row]) -> ComparedRuns:
     if seeds:
       cells.append(Compared(dict(fields), *map(cell_summary, pair), paired_summary(*pair)))
   if not cells:
-    raise InputError("base: shares no cell and seed with the run; give rows of the same stages, metrics and swept values")
+    raise InputError("base: shares no cell and seed with the run; give rows of the same stages and swept values")
   return ComparedRuns(cells, len(ours) - len(cells), len(theirs) - len(cells))
 
 
