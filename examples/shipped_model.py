@@ -26,7 +26,7 @@ accuracies = evaluator.measure(trained.model, trained.params, task, tests)
 for metric, value in zip(evaluator.metrics(task), accuracies, strict=True):
   print(metric.name, dict(metric.fields), f"{100 * value:.1f} %")
 with trained.model.numerics():  # compiled models count only at the highest matmul precision
-  logits = trained.model.apply({"params": trained.params}, tests[1].tokens[:3]).logits[:, task.answer_position]
+  logits = trained.model.answer(trained.params, tests[1].tokens[:3], task.answer_position)
 strings = np.array(task.symbols)[np.asarray(tests[1].tokens[:3])]  # of a compiled program of yours: codec.decode(ids)
 answers = [trained.labels[i] for i in np.asarray(logits).argmax(-1)]
 print("strings and answers:", *zip(map(" ".join, strings), answers, strict=True), sep="\n")

@@ -55,9 +55,9 @@ def compare_runs(*, run: Iterable[Row], base: Iterable[Row]) -> ComparedRuns:
   for fields, own in ours.items():
     other = theirs.get(fields, [])
     seeds = {row["seed"] for row in own} & {row["seed"] for row in other}
-    pair = [[row for row in rows if row["seed"] in seeds] for rows in (own, other)]
+    own, other = ([row for row in rows if row["seed"] in seeds] for rows in (own, other))
     if seeds:
-      cells.append(Compared(dict(fields), *map(cell_summary, pair), paired_summary(*pair)))
+      cells.append(Compared(dict(fields), cell_summary(own), cell_summary(other), paired_summary(own, other)))
   if not cells:
     raise InputError("base: shares no cell and seed with the run; give rows of the same stages and swept values")
   return ComparedRuns(cells, len(ours) - len(cells), len(theirs) - len(cells))
