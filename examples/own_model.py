@@ -35,6 +35,6 @@ for model, params in ((fw.FunctionModel(plain), drawn), (fw.FlaxModel(Perceptron
   probed = fw.probe(model, tuned[0], task, probes, negative=never[0])
   pruned = fw.prune(model, tuned[0], task, fw.PruneSettings(units=("neuron",), ks=(0, 1, 2, 4, 8)))
   revival = fw.revive(model, tuned, task, control=never, per_seed=True, **recipe)
-  print("probes of O_PT:", probed.of("pt", 1), "and of a model that never had it:", probed.negative.of("pt", 1))
+  print(f"probe of O_PT: {probed.of('pt', 1):.2f}, of a model that never had it: {probed.negative.of('pt', 1):.2f}")
   print("Acc. O_PT with K neurons at zero:", *(pruned.curve("acc_pt", s, c_te=0) for s in ("gradient", "random")))
-  print("steps until O_PT is back:", revival.reft, "control:", revival.control, revival.ratio)
+  print("steps until O_PT is back:", *(t.step for t in revival.reft.values()), "ratio at least:", revival.ratio.low)

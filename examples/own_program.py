@@ -31,9 +31,10 @@ reft = {"optimizer": fw.SGD.paper(300, eval_every=10), "learning_rate": 0.03, "s
 revival = fw.revive(model, tuned, task, control=[control] * len(seeds), per_seed=True, **reft)
 
 for run in runs:
-  print("fine-tuned, Acc. O_FT at C_Te = 1 and 0:", *(run.curve("acc_ft", c_te=c_te)[-1] for c_te in (1, 0)))
+  print("fine-tuned, Acc. O_FT at C_Te = 1 and 0:", *(f"{run.curve('acc_ft', c_te=c_te)[-1]:.2f}" for c_te in (1, 0)))
 print("Acc. O_PT with K weights at zero:", *(pruned.curve("acc_pt", s, c_te=0) for s in ("gradient", "random")))
-print(
-  "probes of O_PT by block, and of the control:", [(probed.of("pt", b), probed.negative.of("pt", b)) for b in (1, 2)]
-)
-print("steps until O_PT is back:", revival.reft, "control:", revival.control, revival.ratio)
+for b in (1, 2):
+  print(f"probe of O_PT, block {b}: {probed.of('pt', b):.2f}, of the control {probed.negative.of('pt', b):.2f}")
+for name, times in (("O_PT is back", revival.reft), ("the control has O_PT", revival.control)):
+  print(f"steps until {name}:", *(f"{'more than ' * time.censored}{time.step:.0f}" for time in times.values()))
+print("ratio of the medians, at least:", f"{revival.ratio.low:.1f}")  # lower end of the 95 % interval

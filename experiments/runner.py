@@ -18,6 +18,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from configs.common import PRESETS
 from experiments import compiled
 from experiments.measures import Measure, Measured
 from experiments.models import Models
@@ -203,11 +204,12 @@ def report(config: ConfigDict, folder: epath.Path) -> str:
   facts = json.loads((folder / "config.json").read_text())
   arrays = dict(np.load(io.BytesIO((folder / "arrays.npz").read_bytes()))) if (folder / "arrays.npz").exists() else {}
   made = registered("experiments.reports", "REPORT")[config.report].make(rows, arrays, facts)
+  mark = "" if PRESETS[facts["config"]["preset"]] else f"{facts['config']['preset']}: shows nothing"
   with writing(folder):
     for name, figure in made.figures.items():
-      save_figure(figure, folder / f"{name}.png")
+      save_figure(figure, folder / f"{name}.png", mark=mark)
     write_atomically(folder / "summary.md", made.markdown(facts).encode())
-  return made.short
+  return made.printed(facts)
 
 
 def trainer_of(config: ConfigDict, planned: Planned, store: Store, **options) -> Trainer:

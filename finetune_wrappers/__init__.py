@@ -47,6 +47,7 @@ _NAMES = {
     "prune",
     "revive",
   ),
+  "reporting.compare": ("compare_runs",),
   "reporting.rows": ("make_row", "read_rows", "write_rows"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

@@ -3,8 +3,10 @@
 import importlib
 import json
 import pathlib
+import shutil
 
 import pytest
+from etils import epath
 
 from experiments import runner
 from finetune_wrappers.reporting.rows import read_rows, select
@@ -37,8 +39,19 @@ def test_smoke_leaves_rows_summary_and_figure(name, workdir):
   assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
   summary = (folder / "summary.md").read_text()
   assert "commit" in summary and "seeds" in summary
-  assert short.count("|") > 10
+  assert "the preset `smoke`" in short and "the preset `smoke`" in summary and "| yes |" not in short + summary
   assert json.loads((folder / "config.json").read_text())["config"]["preset"] == "smoke"
+
+
+def test_what_a_preset_that_shows_nothing_leaves_says_so_once_for_all_configs(workdir, tmp_path):
+  folder, *_ = runner.run(_config("fig27_reft", "smoke"), str(workdir))
+  copy = epath.Path(shutil.copytree(folder, tmp_path / "copy"))
+  facts = json.loads((copy / "config.json").read_text())
+  facts["config"]["preset"] = "quick"
+  (copy / "config.json").write_text(json.dumps(facts))
+  short = runner.report(_config("fig27_reft", "smoke"), copy)
+  assert "sooner than" in short and "Nothing: the preset" not in short + (copy / "summary.md").read_text()
+  assert (copy / "figure.png").read_bytes() != (folder / "figure.png").read_bytes()  # the mark of test_plots
 
 
 def test_a_second_run_trains_nothing_and_writes_the_same_rows(workdir, monkeypatch):
@@ -80,8 +93,11 @@ def test_many_damaged_stages_are_left_where_they_are(tmp_path):
 
 
 def test_accuracies_stand_beside_guess_baselines_and_random_pruning(workdir):
-  folder, *_ = runner.run(_config("quickstart", "smoke"), str(workdir))
-  rows = read_rows(folder / "rows.jsonl")
+  rows = [
+    row
+    for name in ("fig27_reft", "fig57_prune_weights")
+    for row in read_rows(runner.run(_config(name, "smoke"), str(workdir)).folder / "rows.jsonl")
+  ]
   for stage in ("data", "prune"):
     baselines = select(rows, metric="guess_baseline", stage=stage)
     assert {(row["operand"], row["c_te"]) for row in baselines} == {(o, c) for o in ("pt", "ft") for c in (0, 1)}

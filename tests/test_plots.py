@@ -19,7 +19,7 @@ from finetune_wrappers.reporting.plots import (
   lines_figure,
   save_figure,
 )
-from finetune_wrappers.reporting.style import PALETTE
+from finetune_wrappers.reporting.style import DPI, PALETTE
 from finetune_wrappers.types import InputError
 
 STEPS = [0, 10, 20, 50, 100, 1000, 10_000]
@@ -234,3 +234,16 @@ def test_a_baseline_looks_the_same_in_every_panel():
   figure = lines_figure(panels, title="t", footer="f")
   styles = [{x.get_label(): x.get_linestyle() for x in axis.lines}["guess"] for axis in figure.axes]
   assert styles[0] == styles[1] != {x.get_label(): x.get_linestyle() for x in figure.axes[0].lines}["threshold"]
+
+
+@pytest.mark.parametrize("make", FIGURES)
+def test_a_mark_crosses_the_figure_and_moves_nothing(make, tmp_path):
+  save_figure(make(), tmp_path / "plain.png")
+  save_figure(make(), tmp_path / "marked.png", mark="smoke: shows nothing")
+  plain, marked = (np.asarray(Image.open(tmp_path / name).convert("RGB"), int) for name in ("plain.png", "marked.png"))
+  assert plain.shape == marked.shape
+  rows, columns = np.nonzero(np.abs(plain - marked).sum(axis=2))
+  height, width = plain.shape[:2]
+  assert 0.03 * width < columns.min() and columns.max() < 0.97 * width and np.ptp(columns) > 0.4 * width
+  assert abs(columns.mean() / width - 0.5) < 0.05 and abs(rows.mean() / height - 0.5) < 0.1
+  assert 8 * DPI / 72 < np.ptp(rows) < 0.3 * height  # one line, large enough to read

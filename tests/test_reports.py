@@ -25,8 +25,8 @@ from handmade import (
 )
 from matplotlib.figure import Figure
 
-from configs import quickstart as demo
-from experiments.reports import behaviour, footer, maps, readings
+from configs import fig09_reft, tab03_behaviour
+from experiments.reports import behaviour, footer, joined, maps, readings, revival
 from finetune_wrappers.reporting.claims import Claim, markdown_claims
 from finetune_wrappers.reporting.paper_values import TABLES
 from finetune_wrappers.types import InputError
@@ -36,7 +36,7 @@ ONE_MAP = np.full((3, 9, 9), 1 / 9)
 
 @pytest.fixture(scope="module")
 def facts():
-  config = demo.get_config("smoke")
+  config = tab03_behaviour.get_config("quick")
   with config.unlocked():
     config.pruning.single_weights = 1
   return facts_of(config)
@@ -97,7 +97,7 @@ def test_claims_of_table_3_are_judged_at_every_rate(facts, learned, where, elsew
   for rate in learned:
     rows += tuned([learned[rate]] * 2, rate=rate, c_tr=0.0) + tuned([where[rate]] * 2, rate=rate, c_te=1)
     rows += tuned([elsewhere[rate]] * 2, rate=rate)
-  lines = table_lines(behaviour.make(rows, {}, facts).short)[2:]
+  lines = table_lines(behaviour.make(rows, {}, facts).verdict)[2:]
   assert [line[1] for line in lines] == expected
   assert all("η_L 0.1" in line[2] and "η_M 0.01" in line[2] for line in lines)
 
@@ -108,7 +108,7 @@ def test_claims_of_table_3_are_judged_at_every_rate(facts, learned, where, elsew
 )
 def test_what_shows_through_in_table_3_is_judged_against_the_guess(facts, shown, expected):
   rows = guess_rows("counter") + tuned(shown, metric="acc_pt")
-  ((claim, answer, _),) = table_lines(behaviour.make(rows, {}, facts).short)[2:]
+  ((claim, answer, _),) = table_lines(behaviour.make(rows, {}, facts).verdict)[2:]
   assert "above the guess of 20.0 %" in claim and answer == expected
 
 
@@ -121,7 +121,7 @@ def test_rates_that_diverged_say_so_and_two_c_trs_are_not_joined(facts):
 
 def test_one_seed_never_says_yes_to_table_3(facts):
   rows = guess_rows("counter") + tuned([0.99], c_tr=0.0) + tuned([0.99], c_te=1) + tuned([0.01])
-  assert [line[1] for line in table_lines(behaviour.make(rows, {}, facts).short)[2:]] == ["partly", "partly"]
+  assert [line[1] for line in table_lines(behaviour.make(rows, {}, facts).verdict)[2:]] == ["partly", "partly"]
 
 
 def test_readings_mark_diverged_runs_and_count_the_points_to_the_paper(facts):
@@ -133,10 +133,10 @@ def test_readings_mark_diverged_runs_and_count_the_points_to_the_paper(facts):
         rows += tuned([None if pt is None else 0.77], c_te=c_te, metric=metric, reading=reading, step=0)
   points = np.mean([abs(0.3 - 0.358), abs(0.5 - 0.007), abs(0.3 - 0.0), abs(0.5 - 1.0)])
   made = readings.make(rows, {}, facts)
-  assert line_that_starts(made.short, "default") == ["default", "77", "30.0 / 50.0", f"{100 * points:.1f}"]
-  assert line_that_starts(made.short, "no clip") == ["no clip", "x", "x / x", "x"]
+  assert line_that_starts(made.table, "default") == ["default", "77", "30.0 / 50.0", f"{100 * points:.1f}"]
+  assert line_that_starts(made.table, "no clip") == ["no clip", "x", "x / x", "x"]
   points = np.mean([abs(0.3 - 0.358), abs(0.3 - 0.0)])
-  assert line_that_starts(made.short, "noise") == ["noise", "77", "30.0 / x", f"{100 * points:.1f} (2 cells)"]
+  assert line_that_starts(made.table, "noise") == ["noise", "77", "30.0 / x", f"{100 * points:.1f} (2 cells)"]
 
 
 @pytest.mark.parametrize(
@@ -202,14 +202,14 @@ def all_rows(task, seeds):
 @pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize("report", ["behaviour", "revival", "pruning", "readings", "maps", "quickstart"])
 def test_every_report_has_a_figure_and_names_its_tasks(facts, report, seeds):
-  tasks = ["counter"] if report == "quickstart" else list(NAMES)
+  tasks = list(NAMES)
   maps_of = {f"{task}/compiled/abcdef/attention": ONE_MAP for task in tasks}
   made = importlib.import_module(f"experiments.reports.{report}").make(
     [row for task in tasks for row in all_rows(task, seeds)], maps_of, facts
   )
   assert isinstance(made.figures["figure"], Figure) and made.figures["figure"].axes
   text = made.markdown(facts)
-  assert all(NAMES[task] in text for task in tasks) and made.short.strip() and "nan" not in text.lower()
+  assert all(NAMES[task] in text for task in tasks) and made.printed(facts).strip() and "nan" not in text.lower()
   assert all(f"![{name}]({name}.png)" in text for name in made.figures) and "c0ffee" in text
 
 
@@ -238,6 +238,20 @@ def test_a_summary_says_what_its_intervals_are(facts):
     assert all(text in made.markdown(own) for text in says)
     assert (f"95 % t intervals over {len(seeds)} seeds" in footer(own)) == (len(seeds) > 1)
   assert "interval" not in footer(facts, intervals=False)
+
+
+@pytest.mark.parametrize("config", [tab03_behaviour, fig09_reft])
+def test_a_preset_that_shows_nothing_says_so_in_place_of_every_verdict(config):
+  rows = [*reft_rows([10] * 3), *passage_rows("scratch_ft", [100] * 3), *guess_rows("counter")]
+  smoke, quick = (facts_of(config.get_config(preset)) for preset in ("smoke", "quick"))
+  made = revival.make(rows, {}, quick)
+  assert "| yes |" in made.printed(quick) and "| yes |" in made.markdown(quick)
+  for found in (revival.make(rows, {}, smoke), joined(made, made, "again")):
+    for text in (found.printed(smoke), found.markdown(smoke)):
+      assert "Nothing: the preset `smoke` only runs every part once" in text and "something: quick, paper" in text
+      assert "| yes |" not in text and "sooner than" not in text
+  table = readings.make([{**row, "reading": "default"} for row in all_rows("counter", 2)], {}, smoke)
+  assert table.table and table.table not in table.printed(smoke)
 
 
 def test_a_claim_needs_a_known_answer_a_text_and_evidence():

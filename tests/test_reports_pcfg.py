@@ -51,7 +51,7 @@ def papers(prior, c_tr, metric, c_te, step):
 
 def answers(made):
   """Of the claims, in the order they are printed."""
-  return [line.split(" | ")[1] for line in made.short.splitlines()[2:]]
+  return [line.split(" | ")[1] for line in made.verdict.splitlines()[2:]]
 
 
 def test_behaviour_answers_the_papers_pattern_with_yes():
@@ -128,7 +128,7 @@ def probed(before, after, negative, steps=600):
 def test_probes_are_judged_beside_what_never_had_o_pt(accuracies, expected):
   made = probes.make(probed(*accuracies), {}, FACTS)
   assert answers(made) == expected
-  assert ("saturated" in made.short) == (accuracies[2] == 0.9)
+  assert ("saturated" in made.verdict) == (accuracies[2] == 0.9)
 
 
 def test_revival_tells_priors_apart():
@@ -141,7 +141,7 @@ def test_revival_tells_priors_apart():
       rows.append(row("reft", "acc_pt", 0.95 if step >= back else 0.1, **shared, **swept))
     rows.append(row("scratch_ft", "acc_pt", 0.1, **shared, prior="without_a", pretraining_steps=600))
   made = revival.make(rows, {}, FACTS)
-  assert "high prior, η_L 0.0001, C_Tr 1" in made.short and "low prior, η_L 0.0001, C_Tr 1" in made.short
+  assert "high prior, η_L 0.0001, C_Tr 1" in made.verdict and "low prior, η_L 0.0001, C_Tr 1" in made.verdict
   table = dict(made.sections)["Revival"]
   medians = {line.split(" | ")[1]: line.split(" | ")[4] for line in table.splitlines() if " prior, " in line}
   assert [medians[f"{prior} prior, η_L 0.0001, C_Tr 1"] for prior in PRIORS] == ["100", "10"]
@@ -158,7 +158,7 @@ def test_revival_compares_within_one_n_iters():
     learned = 0.95 if step >= {10_000: 100, 50_000: 10}[n_iters] else 0.1
     rows.append(row("scratch_ft", "acc_pt", learned, **shared, prior="without_a", **own))
   made = revival.make(rows, {}, FACTS)
-  sooner = {line.split(":")[0]: line.split(" | ")[1] for line in made.short.splitlines() if "sooner than" in line}
+  sooner = {line.split(":")[0]: line.split(" | ")[1] for line in made.verdict.splitlines() if "sooner than" in line}
   assert {name.split()[-1]: answer for name, answer in sooner.items()} == {"10000": "yes", "50000": "no"}
 
 
@@ -181,7 +181,7 @@ def test_behaviour_tells_shares_of_mixed_in_samples_apart():
   rows = finetuned(papers)
   rows += [{**row, "mix": 0.1, "value": 0.3} for row in rows if row["stage"] == "finetune"]
   made = pcfg_behaviour.make(rows, {}, FACTS)
-  assert "low prior, 10 % mixed in (no): 30.0" in made.short and "low prior (yes): " in made.short
+  assert "low prior, 10 % mixed in (no): 30.0" in made.verdict and "low prior (yes): " in made.verdict
   assert answers(made) == ["partly", "partly", "partly"]
 
 
@@ -217,16 +217,15 @@ def test_mixing_says_whether_o_pt_stays(kept, expected):
   rows = finetuned(value_of)
   mixed = [{**row, "mix": 0.5} for row in rows if row["stage"] == "finetune"]
   rows += [{**row, "value": kept + 0.001 * row["seed"]} if row["metric"] == "acc_pt" else row for row in mixed]
-  made = mixing.make(rows, {}, FACTS)
-  heading, text = made.sections[0]
-  assert heading == "Mixing" and "50 % mixed in" in text
-  assert [line.split(" | ")[1] for line in text.splitlines()[4:]] == expected
+  text = mixing.make(rows, {}, FACTS).verdict
+  assert text.startswith("Questions that the paper's App. E.1 raises") and "50 % mixed in" in text
+  assert [line.split(" | ")[1] for line in text.splitlines()[4:6]] == expected
 
 
 def test_probes_of_two_n_iters_stand_apart():
   made = probes.make(probed(0.9, 0.9, 0.3) + probed(0.9, 0.5, 0.3, steps=1200), {}, FACTS)
   assert answers(made) == ["partly", "partly", "yes"]
-  assert "n_iters 1200, low prior, η_L 0.0001, C_Tr 1 (no): 90.1" in made.short
+  assert "n_iters 1200, low prior, η_L 0.0001, C_Tr 1 (no): 90.1" in made.verdict
   titles = [axis.get_title(loc="left") for axis in made.figures["figure"].axes]
   assert sum("n_iters 1200" in title.replace("\n", " ") for title in titles) == 2
 
@@ -245,8 +244,8 @@ def test_nothing_is_judged_lost_that_was_never_had():
   rows = [{**row, "value": 0.2} if row["metric"] == "acc_pt" else row for row in finetuned(papers)]
   assert answers(pcfg_curves.make(rows, {}, FACTS)) == ["not judged"]
   mixed = [{**row, "mix": 0.5} for row in rows if row["stage"] == "finetune"]
-  text = mixing.make(rows + mixed, {}, FACTS).sections[0][1]
-  assert [line.split(" | ")[1] for line in text.splitlines()[4:]] == ["not judged", "not judged"]
+  text = mixing.make(rows + mixed, {}, FACTS).verdict
+  assert [line.split(" | ")[1] for line in text.splitlines()[4:6]] == ["not judged", "not judged"]
 
 
 @pytest.mark.parametrize(("after", "answer"), [(0.5, "yes"), (0.95, "no")])
@@ -261,4 +260,4 @@ def test_pruning_says_whether_o_ft_falls_where_o_pt_comes_back(after, answer):
     rows.append(row("prune", "acc_ft", after if lifted else 1.0, **shared))
   made = pruning.make(rows, {}, FACTS)
   assert answers(made) == ["yes", answer]
-  assert f"100.0 [100.0, 100.0] to {100 * after:.1f}" in made.short and "at K = 4" in made.short
+  assert f"100.0 [100.0, 100.0] to {100 * after:.1f}" in made.verdict and "at K = 4" in made.verdict

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from configs.common import PRESETS
 from experiments.reports.names import task_name
 from finetune_wrappers.reporting.plots import Series
 from finetune_wrappers.reporting.rows import Row, group, select
@@ -28,18 +29,26 @@ class Made:
     title: of summary.md.
     sections: (heading, Markdown) in order.
     figures: file name without ending to figure; one is called `figure`.
-    short: what the command prints.
+    verdict: what the numbers say: claims or a conclusion, as Markdown. Left out where the preset shows nothing.
+    table: Markdown that the command prints above it.
   """
 
   title: str
   sections: list[tuple[str, str]]
   figures: dict[str, Figure]
-  short: str
+  verdict: str = ""
+  table: str = ""
+
+  def printed(self, facts: dict[str, Any]) -> str:
+    """What the command prints."""
+    return shows_nothing(facts["config"]) or "\n".join(text for text in (self.table, self.verdict) if text)
 
   def markdown(self, facts: dict[str, Any]) -> str:
     """The text of summary.md."""
     parts = [f"# {self.title}\n\n{intervals_text(facts['config'])}\n"]
-    parts += [f"## {heading}\n\n{text}" for heading, text in self.sections]
+    verdict = shows_nothing(facts["config"]) or self.verdict
+    sections = [("What this shows", verdict), *self.sections] if verdict else self.sections
+    parts += [f"## {heading}\n\n{text}" for heading, text in sections]
     parts += [f"## Figures\n\n{''.join(f'![{name}]({name}.png)' + chr(10) for name in self.figures)}"]
     parts.append("## Where this comes from\n\n" + _provenance(facts))
     return "\n".join(parts)
@@ -62,13 +71,25 @@ class Report:
   limits: Mapping[str, Rule] = dataclasses.field(default_factory=dict)
 
 
+def shows_nothing(config: Mapping[str, Any]) -> str:
+  """What stands in place of a verdict where the config's preset is not made to show anything; else empty."""
+  name = config["preset"]
+  if PRESETS[name]:
+    return ""
+  real = ", ".join(other for other, shows in PRESETS.items() if shows)
+  return (
+    f"Nothing: the preset `{name}` only runs every part once, on models too small and too briefly trained to show "
+    f"anything. No claim is judged. Presets that are made to show something: {real}.\n"
+  )
+
+
 def joined(first: Made, second: Made, name: str) -> Made:
   """Two reports on one run as one: the first's title, then the second's sections and figures, `name` before each."""
   return Made(
     title=first.title,
     sections=[*first.sections, *((f"{name.capitalize()}: {heading}", text) for heading, text in second.sections)],
     figures={**first.figures, **{name: second.figures["figure"]}},
-    short=f"{first.short}\n{second.short}",
+    verdict=f"{first.verdict}\n{second.verdict}",
   )
 
 

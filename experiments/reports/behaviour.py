@@ -37,9 +37,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   text += "\n" + "\n".join(f"{name}: {line}" for name, line in by_task) + "\n"
   return Made(
     title="Table 3: fine-tuned Tracr models beside the paper's",
-    sections=[("Claims", markdown_claims(claims)), ("Cell by cell", text), baseline_section(rows, "data")],
+    sections=[("Cell by cell", text), baseline_section(rows, "data")],
     figures={"figure": _figure(rows, final, paper, facts)},
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 

@@ -28,12 +28,11 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   own = Made(
     title=f"Jailbreaking fine-tuned PCFG models ({facts['config']['name']})",
     sections=[
-      ("Claims", markdown_claims(claims)),
       ("Acc. O_PT by family token", _table(asked)),
       baseline_section(rows, "data"),
     ],
     figures={"figure": _figure(rows, asked, facts)},
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
   return joined(own, probe_report.make(rows, arrays, facts), "probes") if select(rows, stage="probe") else own
 

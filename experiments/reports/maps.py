@@ -27,13 +27,12 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     figures["figure_shares"] = _share_figure(rows, facts)
   claims = [claim for task in present(rows, "task") for claim in _claims(rows, task)]
   sections = [("Attention of the answer position, C_Te = 0", _mass_table(rows)), ("Hidden units", _shift_table(rows))]
-  if claims and draw == "attention":
-    sections.insert(0, ("Claims", markdown_claims(claims)))
   return Made(
     title="Attention maps" if draw == "attention" else "Activation maps",
     sections=sections,
     figures=figures,
-    short=markdown_claims(claims) if draw == "attention" else _shift_table(rows),
+    verdict=markdown_claims(claims) if claims and draw == "attention" else "",
+    table="" if draw == "attention" else _shift_table(rows),
   )
 
 

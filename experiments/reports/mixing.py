@@ -18,8 +18,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     "Questions that the paper's App. E.1 raises, in our words: does O_PT stay where pretraining samples are mixed into "
     "the fine-tuning?\n\n"
   )
-  behaviour.sections.insert(0, ("Mixing", text + markdown_claims(claims)))
-  behaviour.short = f"{markdown_claims(claims)}\n{behaviour.short}"
+  behaviour.verdict = f"{text}{markdown_claims(claims)}\n{behaviour.verdict}"
   return joined(behaviour, probes.make(rows, arrays, facts), "probes") if select(rows, stage="probe") else behaviour
 
 

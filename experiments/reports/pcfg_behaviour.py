@@ -51,13 +51,12 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   return Made(
     title=f"Fine-tuned PCFG models ({facts['config']['name']})",
     sections=[
-      ("Claims", markdown_claims(claims)),
       ("Accuracies", _table(before, final)),
       ("Beside the paper's", _beside_the_papers(found)),
       baseline_section(rows, "data"),
     ],
     figures=_figures(rows, before, final, facts),
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 

@@ -29,9 +29,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   claims = [claim_of_models("Fine-tuning takes O_PT away: Acc. O_PT falls by more than 50 points", _falls(curves))]
   return Made(
     title=f"Acc. O_PT during fine-tuning ({facts['config']['name']})",
-    sections=[("Claims", markdown_claims(claims)), ("Curves", _table(curves)), baseline_section(rows, "data")],
+    sections=[("Curves", _table(curves)), baseline_section(rows, "data")],
     figures={"figure": _figure(rows, curves, facts)},
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 

@@ -22,9 +22,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   claims = [_alike(found), _same_for_both(found), _broad(found)]
   return Made(
     title="Labels of fine-tuning",
-    sections=[("Claims", markdown_claims(claims)), ("Labels", _table(found)), baseline_section(rows, "data")],
+    sections=[("Labels", _table(found)), baseline_section(rows, "data")],
     figures={"figure": _figure(rows, shares, facts)},
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 

@@ -27,9 +27,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   )
   return Made(
     title=f"Linear probes ({facts['config']['name']})",
-    sections=[("Claims", markdown_claims(claims)), ("At the last block", text + _table(probes))],
+    sections=[("At the last block", text + _table(probes))],
     figures={"figure": _figure(rows, probes, facts)},
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 

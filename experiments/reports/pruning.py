@@ -45,9 +45,9 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       claims = part.claims + claims
   return Made(
     title=f"Pruning fine-tuned models ({facts['config']['name']})",
-    sections=[("Claims", markdown_claims(claims)), *sections, baseline_section(rows, "prune")],
+    sections=[*sections, baseline_section(rows, "prune")],
     figures=figures,
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 

@@ -15,11 +15,11 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """A line for each reading: start, cells at C_Te = 0, mean absolute difference to the paper's."""
   del arrays
   tuned = select(rows, stage="finetune", metric=_METRICS)
-  sections, short = [], []
+  sections, tables = [], []
   for task in present(tuned, "task"):
     table = _table(select(tuned, task=task))
     sections.append((task_name(task), table))
-    short.append(f"{task_name(task)}\n\n{table}")
+    tables.append(f"{task_name(task)}\n\n{table}")
   note = (
     "Acc. O_PT / Acc. O_FT at C_Te = 0, in percent, after fine-tuning; `x` where the run diverged. `start` is\n"
     "Acc. O_PT after the noise and before training. The last column is the mean absolute difference to the paper's\n"
@@ -31,7 +31,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     title="Readings of Table 3, one at a time",
     sections=[("How to read this", note + "\n"), *sections],
     figures={"figure": _figure(rows, tuned, facts)},
-    short="\n".join(short),
+    table="\n".join(tables),
   )
 
 

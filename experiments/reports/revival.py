@@ -36,8 +36,8 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   threshold = facts["config"]["reft"]["threshold"]
   curves = select(rows, metric="acc_pt", c_te=0, stage=("reft", *_CONTROLS))
   lines, claims = [], []
-  for task, rate, steps in _comparisons(curves):
-    cells = _cells(curves, task, rate, steps)
+  for task, rate, steps in comparisons(curves):
+    cells = cells_of(curves, task, rate, steps)
     lines += table_lines(task, rate, cells, threshold)
     claims += [compare(task, rate, cells, threshold, control) for control in _controls(cells)]
     claims += [recovery_claim(task, rate, cells, threshold), *wrong_answers_claims(task, rate, cells, threshold)]
@@ -59,21 +59,20 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   return Made(
     title=f"Reverse fine-tuning against Scr. + FT ({facts['config']['name']})",
     sections=[
-      ("Claims", markdown_claims(claims)),
       ("Revival", text + markdown_table(header, lines)),
       baseline_section(rows, "data"),
     ],
     figures={"figure": _figure(rows, curves, threshold, facts)},
-    short=markdown_claims(claims),
+    verdict=markdown_claims(claims),
   )
 
 
-def _comparisons(curves: list[Row]) -> list[tuple]:
+def comparisons(curves: list[Row]) -> list[tuple]:
   """(task, reFT rate, n_iters) of everything that was reverse fine-tuned."""
   return sorted(group(select(curves, stage="reft"), "task", "reft_learning_rate", "pretraining_steps"), reverse=True)
 
 
-def _cells(curves: list[Row], task: str, rate: float, steps: int | None) -> list[Row]:
+def cells_of(curves: list[Row], task: str, rate: float, steps: int | None) -> list[Row]:
   """The models of one comparison, with the controls of the same n_iters; Scr. has none."""
   cells = select(curves, task=task, reft_learning_rate=rate)
   return [row for row in cells if row["stage"] == "scratch" or row.get("pretraining_steps") == steps]
@@ -83,49 +82,56 @@ def _controls(cells: list[Row]) -> list[str]:
   return [kind for kind in _CONTROLS if kind == "scratch_ft" or select(cells, stage=kind)]
 
 
-def _where(task: str, rate: float, cells: list[Row]) -> str:
-  """What a claim is about: `Counting, reFT at 0.0001, n_iters 50000`."""
+def where(task: str, rate: float | None, cells: list[Row]) -> str:
+  """What a claim is about: `Counting, reFT at 0.0001, n_iters 50000`; without the rate if it is None."""
   n_iters = ", ".join(str(steps) for steps in present(select(cells, stage="reft"), "pretraining_steps"))
-  return f"{task_name(task)}, reFT at {rate:g}" + (f", n_iters {n_iters}" if n_iters else "")
+  at = "" if rate is None else f", reFT at {rate:g}"
+  return f"{task_name(task)}{at}" + (f", n_iters {n_iters}" if n_iters else "")
 
 
 def table_lines(task: str, rate: float, cells: list[Row], threshold: float) -> list[tuple]:
   """The table's lines for one task and one reFT rate, from Acc. O_PT rows at C_Te = 0."""
   control = passages(select(cells, stage="scratch_ft"), threshold)
-  where, lines = _where(task, rate, cells), []
+  about, lines = where(task, rate, cells), []
   for setting, own in models_of(cells):
     times = passages(own, threshold)
     ratio = bootstrap_median_ratio(numerator=control, denominator=times) if times and control else None
     median = median_text(own, threshold)
-    lines.append((where, setting.label, *_ends(counted(own, threshold) or own), median, ratio_text(ratio)))
+    lines.append((about, setting.label, *_ends(counted(own, threshold) or own), median, ratio_text(ratio)))
   for kind in _controls(cells):
     own = select(cells, stage=kind)
-    lines.append((where, _CONTROLS[kind], *_ends(own), median_text(own, threshold), ""))
+    lines.append((about, _CONTROLS[kind], *_ends(own), median_text(own, threshold), ""))
   return lines
 
 
 def compare(task: str, rate: float, cells: list[Row], threshold: float, control: str = "scratch_ft") -> Claim:
   """Is O_PT back sooner than the control learns it? From Acc. O_PT rows at C_Te = 0 of one task and reFT rate."""
-  name, control_rows = _CONTROLS[control], select(cells, stage=control)
+  name, learned = _CONTROLS[control], median_text(select(cells, stage=control), threshold)
+  text = f"{where(task, rate, cells)}: O_PT is back (Acc. {threshold:.0%}) sooner than {name} learns it"
+  claim = claim_of_models(text, sooner_than(cells, threshold, control))
+  return Claim(claim.text, claim.answer, f"{claim.evidence}; {name}: {learned} iterations")
+
+
+def sooner_than(cells: list[Row], threshold: float, control: str = "scratch_ft") -> list[Finding]:
+  """The findings of `compare`, one for each fine-tuned model, in the order of `models_of`."""
+  control_rows = select(cells, stage=control)
   control_times, learned = passages(control_rows, threshold), median_text(control_rows, threshold)
   findings = []
   for setting, own in models_of(cells):
     times, reason = passages(own, threshold), not_to_judge(own, threshold)
     if reason or not control_times:
-      findings.append(Finding(setting.label, NOT_JUDGED, reason or f"{name} {learned}"))
+      findings.append(Finding(setting.label, NOT_JUDGED, reason or f"{_CONTROLS[control]} {learned}"))
     else:
       ratio = bootstrap_median_ratio(numerator=control_times, denominator=times)
       evidence = f"{median_text(own, threshold)} iterations, ratio {ratio_text(ratio)}"
       findings.append(sooner(setting.label, ratio, min(len(times), len(control_times)), evidence))
-  text = f"{_where(task, rate, cells)}: O_PT is back (Acc. {threshold:.0%}) sooner than {name} learns it"
-  claim = claim_of_models(text, findings)
-  return Claim(claim.text, claim.answer, f"{claim.evidence}; {name}: {learned} iterations")
+  return findings
 
 
 def recovery_claim(task: str, rate: float, cells: list[Row], threshold: float) -> Claim:
   """Does reFT bring O_PT back by its end?"""
   found = [recovered(setting.label, own, threshold) for setting, own in models_of(cells)]
-  return claim_of_models(f"{_where(task, rate, cells)}: Acc. O_PT ends above {threshold:.0%}", found)
+  return claim_of_models(f"{where(task, rate, cells)}: Acc. O_PT ends above {threshold:.0%}", found)
 
 
 def wrong_answers_claims(task: str, rate: float, cells: list[Row], threshold: float) -> list[Claim]:
@@ -144,7 +150,7 @@ def wrong_answers_claims(task: str, rate: float, cells: list[Row], threshold: fl
     else:
       findings.append(_as_fast(name, plain, own, threshold))
   text = (
-    f"{_where(task, rate, cells)}: after randFT O_PT is back about as fast as after plain fine-tuning (in at most "
+    f"{where(task, rate, cells)}: after randFT O_PT is back about as fast as after plain fine-tuning (in at most "
     f"{_AS_FAST:g} times the iterations)"
   )
   return [claim_of_models(text, findings)] if findings else []
@@ -194,11 +200,11 @@ def _figure(rows: list[Row], curves: list[Row], threshold: float, facts: dict):
   plain = dict.fromkeys(setting._replace(target="ft", prior=None) for setting, _ in models_of(curves))
   colours = dict(zip(plain, itertools.cycle(PALETTE[:-1]), strict=False))  # black is the controls'
   panels = []
-  for task, rate, steps in _comparisons(curves):
-    cells = _cells(curves, task, rate, steps)
+  for task, rate, steps in comparisons(curves):
+    cells = cells_of(curves, task, rate, steps)
     guess = {name: value for name, value in guesses(rows, task, 0).items() if name.endswith("PT")}
     for prior in sorted({setting.prior for setting, _ in models_of(cells)}, key=lambda name: order_of(name or "")):
-      title = _where(task, rate, cells) + (f", {prior} prior" if prior else "")
+      title = where(task, rate, cells) + (f", {prior} prior" if prior else "")
       series = _lines(cells, prior, colours)
       baselines = {"threshold": threshold, **guess}
       panels.append(Panel(title, "reFT iteration", "Acc. O_PT at C_Te = 0, %", series, baselines, xscale="symlog"))

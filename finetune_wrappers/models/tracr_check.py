@@ -38,7 +38,7 @@ class Readings:
     self._residual = residual
     self._places: dict[str, tuple[list, list[int]]] = {}
 
-  def of(self, sop: rasp.SOp, i: int, length: int) -> list[Any]:
+  def of(self, sop: rasp.SOp, i: int, *, length: int) -> list[Any]:
     """A step's values at each letter of string `i`."""
     if sop.label not in self._places:
       self._places[sop.label] = self._where(sop)
@@ -74,7 +74,9 @@ def compare(
   compared, largest = 0, 0.0
   for i in readings.strings:
     string, wanted = tried.strings[i], tried.values[program.label][i]
-    for position, (want, have) in enumerate(zip(wanted, readings.of(program, i, len(string)), strict=True), start=1):
+    for position, (want, have) in enumerate(
+      zip(wanted, readings.of(program, i, length=len(string)), strict=True), start=1
+    ):
       if want is None or (positions is not None and position not in positions):
         continue
       off = _off(program, want, have)
@@ -102,7 +104,7 @@ def _cause(sops: list[rasp.SOp], tried: Tried, readings: Readings, i: int, toler
   for sop in sops:
     if isinstance(sop, rasp.TokensType | rasp.IndicesType):
       continue  # embedded, whatever follows
-    wanted, have = tried.values[sop.label][i], readings.of(sop, i, length)
+    wanted, have = tried.values[sop.label][i], readings.of(sop, i, length=length)
     for place, (want, answer) in enumerate(zip(wanted, have, strict=True)):
       if want is not None and not _off(sop, want, answer) <= max(tolerance, _VISIBLE):
         return _why(sop, tried, readings, i, place, want, answer)

@@ -120,7 +120,7 @@ def compile_program(
   if any(isinstance(sop, rasp.SelectorWidth) for sop in sops):
     exactness_for(max_seq_len)
   value_sets = _value_sets(program, sops, vocab, max_seq_len)
-  everything = check_inputs is None and tracr_program.all_strings_fit(len(vocab), max_seq_len)
+  everything = check_inputs is None and tracr_program.all_strings_fit(num_tokens=len(vocab), max_seq_len=max_seq_len)
   exactness = mlp_exactness or _least_exactness(sops, value_sets, max_seq_len, capped=everything)
   tried = tracr_program.tried(program, vocab, max_seq_len, causal=causal, strings=check_inputs)
   if not (everything or check_inputs is not None):

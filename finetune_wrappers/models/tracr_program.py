@@ -148,7 +148,7 @@ class Tried:
   given: bool
 
 
-def all_strings_fit(num_tokens: int, max_seq_len: int) -> bool:
+def all_strings_fit(*, num_tokens: int, max_seq_len: int) -> bool:
   """Whether all strings are few enough to be tried."""
   pairs = 0
   for length in range(1, max_seq_len + 1):
@@ -193,7 +193,7 @@ def tried(
     for string in strings:
       list(run(string))
     return found
-  if all_strings_fit(len(letters), max_seq_len):
+  if all_strings_fit(num_tokens=len(letters), max_seq_len=max_seq_len):
     for length in range(1, max_seq_len + 1):
       for places in np.ndindex(*[len(letters)] * length):
         list(run([letters[place] for place in places]))

@@ -180,12 +180,19 @@ def heatmaps_figure(
   return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+def save_figure(figure: Figure, path: str | os.PathLike, *, mark: str = "") -> None:
   """Writes a PNG at 150 dpi, whole or not at all; equal figures give equal files.
+
+  Args:
+    figure: from this module.
+    path: of the file, replaced if it exists.
+    mark: large pale text across the figure, for one that is not to be read as a result; none if empty.
 
   Raises:
     OSError: if the file cannot be written.
   """
+  if mark:
+    style.watermark(figure, mark)
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png", dpi=style.DPI, metadata={"Software": None})
   write_atomically(path, buffer.getvalue())

@@ -114,6 +114,13 @@ def name_ticks(axis: Axes, which: Literal["x", "y"], labels: Sequence[Any] | Non
     text.set_rotation(90 if usual > 2 or len(text.get_text()) > 2 else 0)
 
 
+def watermark(figure: Figure, text: str) -> None:
+  """Writes large pale text across the figure, above everything in it."""
+  points = 72 * figure.get_figwidth() / (0.7 * len(text))  # a letter is about 0.6 of its size wide
+  looks = {"color": "#b00000", "alpha": 0.35, "ha": "center", "va": "center", "zorder": 100}
+  figure.text(0.5, 0.5, text, fontsize=min(points, 48.0), fontweight="bold", **looks).set_in_layout(False)
+
+
 def symlog(axis: Axes, x: np.ndarray) -> None:
   """A logarithmic x axis that can show 0: linear up to the smallest positive x."""
   first = min(x[x > 0], default=1.0)
