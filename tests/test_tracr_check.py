@@ -171,6 +171,25 @@ def second_place():
   return rasp.Aggregate(rasp.Select(rasp.indices, here, lambda key, query: key == 1 or not query), rasp.indices)
 
 
+@pytest.mark.parametrize(
+  ("field", "options"),
+  [
+    ("program", {"make": lambda: EVERYWHERE}),
+    ("vocab", {"vocab": ""}),
+    ("max_seq_len", {"length": 0}),
+    ("check_inputs", {"check_inputs": ["xz"]}),
+    ("check_inputs", {"check_inputs": [""]}),
+    ("check_inputs", {"check_inputs": ["xxxx"]}),
+    ("check_positions", {"check_positions": (0,)}),
+    ("check_positions", {"check_positions": (4,)}),
+    ("tolerance", {"tolerance": float("nan")}),
+  ],
+)
+def test_arguments_that_cannot_be_are_refused_by_name(field, options):
+  with pytest.raises(InputError, match=rf"\A{field}: [^\n]+\Z"):
+    compile_(**{"make": lambda: counted(1), **options})
+
+
 @functools.cache
 def steps_of(program_name):
   return {"counts": counted(2), "share": share("x"), "moved": rasp.Aggregate(EVERYWHERE, rasp.tokens)}[program_name]

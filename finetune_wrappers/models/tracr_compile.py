@@ -25,6 +25,7 @@ from tracr.compiler.assemble import AssembledTransformerModel
 from tracr.rasp import rasp
 
 from finetune_wrappers.models import tracr_check, tracr_program
+from finetune_wrappers.rules import NOT_NEGATIVE, Many, Rule, whole
 from finetune_wrappers.types import InputError
 
 # The step of a discretising MLP is a difference of two activations near `exactness`; float32 keeps 24
@@ -34,15 +35,9 @@ LONGEST = int((MAX_EXACTNESS / 2 + 0.25) ** 0.5 - 0.5)  # the longest input whos
 _TRACRS_OWN = 100  # for programs in which nothing is read as a number
 _LARGEST = float(np.finfo(np.float32).max)
 _KINDS = (
-  rasp.TokensType,
-  rasp.IndicesType,
-  rasp.Map,
-  rasp.SequenceMap,
-  rasp.LinearSequenceMap,
-  rasp.Select,
-  rasp.SelectorWidth,
-  rasp.Aggregate,
-)
+  rasp.TokensType, rasp.IndicesType, rasp.Map, rasp.SequenceMap, rasp.LinearSequenceMap, rasp.Select,
+  rasp.SelectorWidth, rasp.Aggregate,
+)  # fmt: skip
 _BATCH = 1024
 _DRAWN = hk.initializers.VarianceScaling
 
@@ -112,7 +107,8 @@ def compile_program(
     InputError: if the length or the exactness cannot be carried, Tracr cannot compile a step of the program, or the
       answers differ; which step is to blame is said. Where the interpreter's answer is undefined nothing is compared.
   """
-  exactness_for(1 if max_seq_len > 0 else max_seq_len)
+  vocab = set(vocab)
+  _check_arguments(program, vocab, max_seq_len, check_inputs, check_positions, tolerance)
   if mlp_exactness is not None:
     _check_exactness(mlp_exactness, max_seq_len)
   program = tracr_program.fresh(program)
@@ -143,6 +139,21 @@ def _check(checked: CompiledProgram, sops, value_sets, tried, positions, toleran
   checked.num_checked = len(tried.strings)
   if not compared:
     raise InputError("program: its answer is undefined on every string that was tried; give others as check_inputs")
+
+
+def _check_arguments(program, vocab, max_seq_len, check_inputs, check_positions, tolerance) -> None:
+  if not isinstance(program, rasp.SOp):
+    raise InputError(f"program: {type(program).__name__} is not allowed; use a step that has values (rasp.SOp)")
+  exactness_for(min(max_seq_len, 1))  # refuses lengths below 1
+  if not vocab:
+    raise InputError("vocab: empty; give one token or more")
+  token, letter = Rule("a token of vocab", lambda symbol: symbol in vocab), whole(1, max_seq_len)
+  for string in check_inputs or ():
+    Many(token, once=False).check("check_inputs", tuple(string))
+    letter.check("check_inputs: the length of a string", len(string))
+  for position in check_positions or ():
+    letter.check("check_positions", position)
+  NOT_NEGATIVE.check("tolerance", tolerance)
 
 
 def _check_exactness(mlp_exactness: float, max_seq_len: int) -> None:
