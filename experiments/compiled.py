@@ -33,6 +33,7 @@ from finetune_wrappers.files import located
 from finetune_wrappers.types import require
 
 CHOICES = ("auto", "on", "off")
+FOLDER = "compiled"
 _OPTION = "jax_compilation_cache_dir"
 
 
@@ -64,7 +65,7 @@ def reused(choice: str, workdir: str) -> Iterator[None]:
 
 def folder(workdir: str) -> epath.Path:
   """Where the programs of this kind of processor are kept."""
-  return located(workdir) / "compiled" / hashlib.sha256(_processor().encode()).hexdigest()[:8]
+  return located(workdir) / FOLDER / hashlib.sha256(_processor().encode()).hexdigest()[:8]
 
 
 def _use(path: str | None) -> None:

@@ -6,22 +6,26 @@ The Trainer's own plan, with what a moment of each program was measured to cost.
 import collections
 import contextlib
 import dataclasses
+import functools
 import math
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from etils import epath
 from ml_collections import ConfigDict
 
-from experiments import runner
+from experiments import results, runner
+from experiments.environment import use_all_cores
 from experiments.plan import Plan
+from experiments.progress import Progress
+from finetune_wrappers.files import located
 from finetune_wrappers.training import calibration, step
 from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.lanes import Layout
-from finetune_wrappers.training.loop import Trainer
+from finetune_wrappers.training.loop import Trainer, missing_stages
 from finetune_wrappers.training.schedule import Work, identity_of
 from finetune_wrappers.training.stages import RootStage, TrainStage, model_after, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
@@ -91,24 +95,37 @@ def describe(config: ConfigDict, workdir: str) -> str:
   Raises:
     InputError: as the run itself would; and for a damaged stage, which the run would train again.
   """
-  runner.use_all_cores()
+  use_all_cores()
   planned = runner.plan_of(config)
-  with runner.enough_memory(), _store(workdir) as store, tempfile.TemporaryDirectory() as scratch:
+  results.check_same(located(workdir) / config.name, config)
+  wanted = len(with_ancestors(planned.stages))
+  with (
+    runner.enough_memory(),
+    _store(workdir) as store,
+    tempfile.TemporaryDirectory() as scratch,
+    Progress() as progress,
+  ):
+    missing = missing_stages(store, planned.stages)
+    made = [stage for stage in missing if not isinstance(stage, TrainStage)]
+    programs = len({identity_of(stage) for stage in missing if isinstance(stage, TrainStage)})
+    summary = _summary(config.name, wanted, len(made), len(missing))
+    print(f"{summary}\n{_unknown(len(made), programs)}", file=sys.stderr, flush=True)
+    progress.count("program")
+    show = functools.partial(progress, total=programs)
+    show(0, text="making what training begins with" if made else "timing programs")
     roots = Roots(store, planned.plans[0])
     trainer = runner.trainer_of(config, planned, store)
     works = trainer.plan(planned.stages, roots)
-    made: list[Any] = [work.stages[0] for work in works if not work.lanes]
     for root in made:
-      roots(root)
-    lines = Meter(trainer, Store(scratch), roots, works).lines()
-  wanted = len(with_ancestors(planned.stages))
-  return _text(config.name, wanted, len(made), lines, roots.seconds)
+      roots(root)  # pyright: ignore[reportArgumentType]
+    lines = Meter(trainer, Store(scratch), roots, works, lambda done: show(done, text="timing programs")).lines()
+  return _text(summary, lines, roots.seconds)
 
 
 @contextlib.contextmanager
 def _store(workdir: str) -> Iterator[Store]:
   """The workdir's; or an empty one, where there is none yet."""
-  if (epath.Path(workdir) / "stages").exists():
+  if (located(workdir) / "stages").exists():
     yield Store(workdir)
     return
   with tempfile.TemporaryDirectory() as empty:
@@ -141,16 +158,29 @@ class Meter:
     scratch: to time a save in.
     roots: what training begins with.
     works: everything that will be made.
+    progress: called with how many programs are timed.
   """
 
-  def __init__(self, trainer: Trainer, scratch: Store, roots: Roots, works: Sequence[Work]):
+  def __init__(
+    self,
+    trainer: Trainer,
+    scratch: Store,
+    roots: Roots,
+    works: Sequence[Work],
+    progress: Callable[[int], None],
+  ):
+    self._progress = progress
     self._programs, self._scratch, self._roots = trainer.programs, scratch, roots
     self._works = [work for work in works if work.lanes]
     self._speeds: dict[str, Speed] = {}
     self._compiled: set[tuple[str, int]] = set()
     self._ahead: dict[str, int] = collections.defaultdict(int)
+    self._most: dict[str, Work] = {}
     for work in self._works:
-      self._ahead[identity_of(work.lanes[0])] += work.lane_steps
+      identity = identity_of(work.lanes[0])
+      self._ahead[identity] += work.lane_steps
+      if len(work.stages) > len(self._most.setdefault(identity, work).stages):
+        self._most[identity] = work
 
   def lines(self) -> list[Line]:
     """What the works cost; those of one program and of the same kinds of stage together."""
@@ -159,8 +189,8 @@ class Meter:
       identity = identity_of(work.lanes[0])
       kinds = "+".join(dict.fromkeys(stage.kind for stage in work.lanes))
       if identity not in self._speeds:
-        most = max((w for w in self._works if identity_of(w.lanes[0]) == identity), key=lambda w: len(w.stages))
-        self._speeds[identity] = self._measure(most)
+        self._speeds[identity] = self._measure(self._most[identity])
+        self._progress(len(self._speeds))
       speed = self._speeds[identity]
       line = found.setdefault((identity, kinds), Line([], speed))
       line.works.append(work)
@@ -216,14 +246,21 @@ def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
   return counted["flops"] if counted else math.nan
 
 
-def _text(name: str, wanted: int, made: int, lines: Sequence[Line], root_seconds: float) -> str:
-  lanes = sum(line.lanes for line in lines)
-  missing = lanes + made
-  found = [
+def _summary(name: str, wanted: int, made: int, missing: int) -> str:
+  return (
     f"{name}: {wanted} stages, {wanted - missing} cached, {missing} missing "
-    f"({made} to compile or draw, {lanes} to train)",
-    f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}",
-  ]
+    f"({made} to compile or draw, {missing - made} to train)"
+  )
+
+
+def _unknown(made: int, programs: int) -> str:
+  """What is not known before it is tried."""
+  begun = f"{made} models are compiled or drawn first, for their sizes; " if made else ""
+  return f"not known yet: sizes, FLOPs and times. {begun}{programs} programs are compiled and timed for {_SECONDS:.0f} s each"
+
+
+def _text(summary: str, lines: Sequence[Line], root_seconds: float) -> str:
+  found = [summary, f"devices: {jax.device_count()} x {jax.devices()[0].device_kind}"]
   if lines:
     header = "| lanes | programs x lanes | layout | steps | FLOPs | memory a device | disk | time |"
     found += ["", header, "|" + "---|" * 8, *map(_row, lines)]

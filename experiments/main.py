@@ -1,23 +1,28 @@
 """Runs one config: trains what is missing, measures, writes rows.jsonl, summary.md and figure.png.
 
 python -m experiments.main --config=configs/quickstart.py:quick --workdir=runs
+
+Results go to WORKDIR/NAME, where NAME is the config's; --config.name=OTHER keeps them elsewhere. Rows of another
+config are never replaced: the command refuses. More seeds, rates and the like of one config extend it.
+python -m experiments.redraw WORKDIR/NAME draws the figures again from the rows.
 """
 
+import functools
 import signal
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from experiments import cluster, quiet
-from experiments.stopping import Stopping
+from experiments import cluster, config_file, environment, quiet
+from experiments.stopping import Stopping, interruptible
 from finetune_wrappers.types import InputError
 
 _SOME_FAILED = 1
 _BAD_INPUT = 2
 _SIGNALLED = 128  # and the signal's number, by convention
 
-_CONFIG = config_flags.DEFINE_config_file(
+_CONFIG = flags.DEFINE_string(
   "config",
   None,
   "configs/<name>.py:<preset>; presets are smoke, quick and paper. Any value is set by --config.key=value.",
@@ -26,11 +31,13 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print what would be trained, its
 _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where models and results are kept; shared by all configs.")
 
 
-def main(argv: list[str]) -> None:
+def main(overrides: Sequence[config_file.Override], argv: list[str]) -> None:
   if len(argv) > 1:
     raise InputError(f"{argv[1]!r} is not a flag; flags are --config=FILE:PRESET, --workdir=DIR and those of --help")
-  if _CONFIG.value is None:
+  if not _CONFIG.value:
     raise InputError("config: missing; use --config=configs/<name>.py:<preset>, as configs/quickstart.py:quick")
+  config = config_file.load(_CONFIG.value, overrides)
+  environment.check()
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file it reads
   quiet.hush_failed_saves()
@@ -45,11 +52,12 @@ def main(argv: list[str]) -> None:
       raise InputError("dry_run: not together with --distributed; run it on one host")
     from experiments import dry_run
 
-    print(dry_run.describe(_CONFIG.value, _WORKDIR.value))
+    with interruptible():
+      print(dry_run.describe(config, _WORKDIR.value))
     return
   with Stopping() as stopping:
     try:
-      folder, short, diverged = runner.run(_CONFIG.value, _WORKDIR.value, stopping)
+      folder, short, diverged = runner.run(config, _WORKDIR.value, stopping)
     except runner.Interrupted as error:
       print(f"{error}; the same command goes on from there", file=sys.stderr)
       sys.exit(_SIGNALLED + (stopping.signal or signal.SIGTERM))  # another host may have had the signal
@@ -60,37 +68,27 @@ def main(argv: list[str]) -> None:
     return
   print(short)
   for path in sorted(folder.iterdir()):
-    print(path)
+    if not path.name.startswith("."):  # another process may be writing
+      print(path)
   if diverged:
     print(f"error: diverged and left out: {'; '.join(diverged)}", file=sys.stderr)
     sys.exit(_SOME_FAILED)
 
 
-def _parse(argv: list[str]) -> list[str]:
-  """Parses flags; any error of a config file or an override becomes one line."""
+def _expanded(argv: list[str]) -> list[str]:
+  """Arguments with those of --flagfile in its place."""
   try:
-    rest = flags.FLAGS(argv)
-    if _CONFIG.value is not None:
-      str(_CONFIG.value.setting)  # config_flags raises for a missing file only when the config is used
-      if "preset" in config_flags.get_override_values(flags.FLAGS["config"]):
-        raise InputError("preset: is chosen after the colon; use --config=FILE:PRESET")
-    return rest
-  except (KeyError, AttributeError) as error:
-    raise InputError(
-      f"config: {error} is not one of its keys; see configs/common.py and its setting's *_common.py"
-    ) from error
-  except (flags.Error, OSError, TypeError, ValueError, SyntaxError, ImportError) as error:
-    raise InputError(_last_line(error)) from error
+    return flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+  except flags.Error as error:
+    raise InputError(" ".join(str(error).split())) from error
 
 
-def _last_line(error: Exception) -> str:
-  """The error without config_flags' traceback."""
-  text = str(error).strip()
-  if "Traceback" in text:
-    return text.splitlines()[-1].rpartition("Error: ")[2].strip()
-  if "No such file" in text:
-    return "config: that file does not exist; use configs/<name>.py:<preset>, as configs/quickstart.py:quick"
-  return " ".join(text.split())
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; any error becomes one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, OSError) as error:
+    raise InputError(" ".join(str(error).split())) from error
 
 
 def run() -> None:
@@ -100,12 +98,18 @@ def run() -> None:
   after SIGINT or SIGTERM.
   """
   try:
-    app.run(main, flags_parser=_parse)
+    argv, overrides = config_file.split(_expanded(sys.argv))
+    app.run(functools.partial(main, overrides), argv=argv, flags_parser=_parse)
   except InputError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(_BAD_INPUT)
   except KeyboardInterrupt as error:
-    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+    left = (
+      "nothing was trained"
+      if flags.FLAGS.is_parsed() and _DRY_RUN.value
+      else "the same command goes on from the last checkpoint"
+    )
+    print(f"interrupted; {left}", file=sys.stderr)
     sys.exit(_SIGNALLED + (error.args or (signal.SIGINT,))[0])
 
 

@@ -4,6 +4,7 @@ import abc
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,8 @@ from experiments import schema
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage
 from finetune_wrappers.types import InputError, require
+
+MOST_RUNS = 20_000  # that one command plans; planning them takes some ten seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +146,9 @@ def plans(config: ConfigDict) -> list[Plan]:
   """
   schema.check(config)
   _check_reft(config)
-  found = [schema.setting_of(config).plan(config, name) for name in config.tasks]
+  kind = schema.setting_of(config).plan
+  _check_size(config, kind)
+  found = [kind(config, name) for name in config.tasks]
   for plan in found:
     plan.check()
   return found
@@ -156,6 +161,15 @@ def _check_reft(config: ConfigDict) -> None:
     fine = min(config.reft.learning_rates) < most
     allowed = f"one below the largest of finetune.learning_rates, {most}"
     require(fine, "reft.learning_rates", config.reft.learning_rates, allowed)
+
+
+def _check_size(config: ConfigDict, kind: type[Plan]) -> None:
+  """Raises InputError for more runs than a plan can hold in seconds and some hundred megabytes."""
+  swept = [schema.value_at(config, key) for key in {**kind.axes, **kind.base_axes}.values()]
+  each = 1 + (len(config.reft.learning_rates) if config.reft.measure else 0)
+  runs = each * math.prod(map(len, (config.tasks, config.seeds, *swept)))
+  if runs > MOST_RUNS:
+    raise InputError(f"seeds: with all swept values {runs} runs; give at most {MOST_RUNS} at once, the rest apart")
 
 
 @contextlib.contextmanager

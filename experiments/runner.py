@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import io
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -14,20 +12,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs.common import PRESETS
-from experiments import compiled
+from experiments import compiled, results
+from experiments.environment import use_all_cores
 from experiments.measures import Measure, Measured
 from experiments.models import Models
 from experiments.plan import Plan, plans
 from experiments.progress import Progress
 from experiments.registry import registered
-from finetune_wrappers.files import write_atomically
+from finetune_wrappers.files import located, write_atomically
 from finetune_wrappers.reporting.plots import save_figure
-from finetune_wrappers.reporting.rows import read_rows, write_rows
+from finetune_wrappers.rules import one_of, shown
 from finetune_wrappers.training import hosts
 from finetune_wrappers.training.calibration import out_of_memory
 from finetune_wrappers.training.disk import writing
@@ -39,7 +37,7 @@ from finetune_wrappers.training.stages import Stage, with_ancestors
 from finetune_wrappers.training.store import DamagedStage, Store
 from finetune_wrappers.types import InputError
 
-__all__ = ["Interrupted", "LanesFailed", "Ran", "plan_of", "report", "run", "use_all_cores"]
+__all__ = ["Interrupted", "LanesFailed", "Ran", "plan_of", "report", "run"]
 _MOST_DAMAGED = 5  # stages at once, or times, that a run trains again by itself
 _WAIT_SECONDS = 0.2
 _SMALLER = "smaller values of batch_size, eval_size, lanes_per_program or of the model's sizes"
@@ -71,11 +69,13 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
     Where the results are, and what to print.
 
   Raises:
-    InputError: for anything that the user can fix; finished stages are kept.
+    InputError: for anything that the user can fix; finished stages are kept. Before anything is trained: if the
+      folder holds rows of another config.
     Interrupted: if `stopping` returns True; likewise.
   """
   use_all_cores()
   planned = plan_of(config)
+  results.check_same(located(workdir) / config.name, config)
   with enough_memory(), compiled.reused(config.compilation_cache, workdir):
     return _run_again(config, planned, Store(workdir), stopping)
 
@@ -121,20 +121,6 @@ def plan_of(config: ConfigDict) -> Planned:
   return Planned(found, measures, stages, layout)
 
 
-def use_all_cores() -> None:
-  """One simulated CPU device for each core, so that lanes run side by side.
-
-  JAX accepts this only before its backend starts; a notebook that has used JAX already keeps its devices.
-  JAX_NUM_CPU_DEVICES overrides it.
-  """
-  if "JAX_NUM_CPU_DEVICES" in os.environ:
-    return
-  try:
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-  except RuntimeError:
-    return
-
-
 def _run_again(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
   """Runs until no stage turns out to be damaged, a few times at most."""
   for left in reversed(range(_MOST_DAMAGED + 1)):
@@ -174,13 +160,10 @@ def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
     return Ran(folder, "", [])
   facts = _facts(config, store, planned.stages)
   with _alone(store, config.name):
+    results.check_same(folder, config)  # another run may have written it meanwhile
     with writing(folder):
-      write_rows(folder / "rows.jsonl", measured.rows)
-      write_atomically(folder / "config.json", json.dumps(facts, indent=1, sort_keys=True).encode())
-      (folder / "arrays.npz").unlink(missing_ok=True)
-      if measured.arrays:
-        write_atomically(folder / "arrays.npz", _npz(measured.arrays))
-    return Ran(folder, report(config, folder), sorted(set(facts["diverged"])))
+      results.write(folder, measured, facts)
+    return Ran(folder, report(folder), sorted(set(facts["diverged"])))
 
 
 @contextlib.contextmanager
@@ -194,22 +177,37 @@ def _alone(store: Store, name: str) -> Iterator[None]:
     time.sleep(_WAIT_SECONDS)
 
 
-def report(config: ConfigDict, folder: epath.Path) -> str:
+def report(folder: epath.Path) -> str:
   """Makes figures and summary.md from the folder's rows; trains and measures nothing.
+
+  Args:
+    folder: that a run left.
 
   Returns:
     The short table to print.
+
+  Raises:
+    InputError: for files that are missing, damaged or do not fit each other, and a folder that cannot be written.
   """
-  rows = read_rows(folder / "rows.jsonl")
-  facts = json.loads((folder / "config.json").read_text())
-  arrays = dict(np.load(io.BytesIO((folder / "arrays.npz").read_bytes()))) if (folder / "arrays.npz").exists() else {}
-  made = registered("experiments.reports", "REPORT")[config.report].make(rows, arrays, facts)
-  mark = "" if PRESETS[facts["config"]["preset"]] else f"{facts['config']['preset']}: shows nothing"
+  found = results.read(folder)
+  reports = registered("experiments.reports", "REPORT")
+  name = found.facts["config"].get("report")
+  one_of(*reports).check(f"{folder}: report", name)
+  try:
+    made = reports[name].make(found.rows, found.arrays, found.facts)
+    text, short = made.markdown(found.facts), made.printed(found.facts)
+    preset = found.facts["config"]["preset"]
+    mark = "" if PRESETS[preset] else f"{preset}: shows nothing"
+  except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    if found.checked or isinstance(error, InputError):
+      raise
+    why = f"{type(error).__name__}: {shown(str(error))}"
+    raise InputError(f"{folder}: its files do not fit report {name!r} ({why}); run its command again") from error
   with writing(folder):
     for name, figure in made.figures.items():
       save_figure(figure, folder / f"{name}.png", mark=mark)
-    write_atomically(folder / "summary.md", made.markdown(facts).encode())
-  return made.printed(facts)
+    write_atomically(folder / "summary.md", text.encode())
+  return short
 
 
 def trainer_of(config: ConfigDict, planned: Planned, store: Store, **options) -> Trainer:
@@ -272,9 +270,3 @@ def _commit() -> str:
   except (OSError, subprocess.SubprocessError):
     return "unknown"
   return commit + ("+changes" if changed else "")
-
-
-def _npz(arrays: dict[str, np.ndarray]) -> bytes:
-  buffer = io.BytesIO()
-  np.savez_compressed(buffer, allow_pickle=False, **arrays)
-  return buffer.getvalue()

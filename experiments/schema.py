@@ -32,6 +32,7 @@ from finetune_wrappers.rules import (
 )
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training.lanes import INNER
+from finetune_wrappers.training.store import FOLDERS
 from finetune_wrappers.types import InputError, require
 
 
@@ -64,11 +65,10 @@ def section(kind: type, *, but: tuple[str, ...] = (), **more: Any) -> dict[str, 
   return {**{name: rule for name, rule in rules_of(kind).items() if name not in but}, **more}
 
 
-# Folders of the Store beside those of the experiments.
-_STORE = "stages|cohorts|locks|compiled"
+_TAKEN = (*FOLDERS, compiled.FOLDER)  # beside those of the experiments
 _NAME = text(
-  "the name of a folder in the workdir: letters, digits, _, - and ., not stages, cohorts, locks or compiled",
-  rf"(?!(?:{_STORE})$)(?a:\w)[-.\w]{{0,99}}",
+  f"the name of a folder in the workdir: letters, digits, _, - and ., not {', '.join(_TAKEN)}",
+  rf"(?!(?i:{'|'.join(_TAKEN)})$)(?a:\w)[-.\w]{{0,99}}",  # some file systems take Stages for stages
 )
 WORD = text("a name of letters, digits and _", r"\w{1,100}")
 FINETUNE = {

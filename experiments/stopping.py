@@ -1,14 +1,22 @@
 """SIGINT and SIGTERM: training saves at its next chance, then the command ends."""
 
+import contextlib
+import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from types import FrameType
+
+_HEARD = "\nstopping: saves at the next chance, after a compilation that runs now; a second signal does not save"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopping:
   """Whether a signal asked the process to stop; a context manager.
 
-  The first signal is remembered; a second one stops at once and loses the steps since the last checkpoint.
+  The first signal is remembered, and a thread says at once that it was heard: Python's own handlers wait for a running
+  compilation. A second one stops without saving and loses the steps since the last checkpoint.
 
   Attributes:
     signal: number of the first signal, or 0.
@@ -16,16 +24,22 @@ class Stopping:
 
   def __init__(self) -> None:
     self.signal = 0
-    self._before: dict[signal.Signals, object] = {}
+    self._undo = contextlib.ExitStack()
 
   def __enter__(self) -> "Stopping":
-    for number in (signal.SIGINT, signal.SIGTERM):
-      self._before[number] = signal.signal(number, self._remember)
+    for number in _SIGNALS:
+      self._undo.callback(signal.signal, number, signal.signal(number, self._remember))
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    listener = threading.Thread(target=_say, args=(heard,), name="stopping", daemon=True)
+    listener.start()
+    self._undo.callback(listener.join)
+    self._undo.callback(os.close, told)  # ends the thread
+    self._undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(told, warn_on_full_buffer=False))
     return self
 
   def __exit__(self, *_) -> None:
-    for number, before in self._before.items():
-      signal.signal(number, before)  # pyright: ignore[reportArgumentType]
+    self._undo.close()
 
   def __call__(self) -> bool:
     """Whether to stop."""
@@ -36,4 +50,27 @@ class Stopping:
     if self.signal:
       raise KeyboardInterrupt(number)
     self.signal = number
-    print("\nstopping; a second signal stops at once", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+  """A context that SIGTERM leaves as SIGINT does, with a KeyboardInterrupt, so that temporary folders go."""
+
+  def interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
+
+  before = signal.signal(signal.SIGTERM, interrupt)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+def _say(heard: int) -> None:
+  """Says once that a signal came; ends when the other end of the pipe is closed."""
+  said = False
+  with os.fdopen(heard, "rb", buffering=0) as numbers:
+    while number := numbers.read(1):
+      if number[0] in _SIGNALS and not said:
+        print(_HEARD, file=sys.stderr, flush=True)
+        said = True

@@ -23,7 +23,7 @@ GROUND = {"types", "files", "rules"}
 MIDDLE = {"models", "tasks"}
 ALLOWED = {
   "types": set(),
-  "files": set(),
+  "files": {"types"},
   "rules": {"types"},
   "statistics": GROUND,
   "tasks": GROUND | {"tasks"},

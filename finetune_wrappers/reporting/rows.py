@@ -124,11 +124,20 @@ def write_rows(path: str | os.PathLike, rows: Iterable[Row]) -> None:
     InputError: for an invalid row; the file is left unchanged.
     OSError: if the file cannot be written.
   """
+  write_atomically(path, encoded(rows))
+
+
+def encoded(rows: Iterable[Row]) -> bytes:
+  """The contents of a file of these rows.
+
+  Raises:
+    InputError: for an invalid row.
+  """
   lines = []
   for row in rows:
     check_row(row)
     lines.append(canonical_json(row) + "\n")
-  write_atomically(path, "".join(lines).encode())
+  return "".join(lines).encode()
 
 
 def read_rows(path: str | os.PathLike) -> list[Row]:

@@ -16,7 +16,7 @@ from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.programs import Programs, Roots
 from finetune_wrappers.training.provenance import Part, parts_with, provenance
-from finetune_wrappers.training.schedule import Work, next_group, steps_of, works_of
+from finetune_wrappers.training.schedule import Work, all_works, next_group, steps_of, works_of
 from finetune_wrappers.training.stages import (
   RootStage,
   Stage,
@@ -85,15 +85,8 @@ class Trainer:
       stages: wanted, with their ancestors.
       roots: models and parameters of roots, which the store may not have yet.
     """
-    wanted = {stage.key: stage for stage in missing_stages(self._store, stages)}
-    far, found = self._checkpoints.steps(), []
-    while wanted:
-      group = next_group(list(wanted.values()), wanted)
-      work = works_of(group, far, self.programs.lanes_of(group[0], roots))[0]
-      found.append(work)
-      for stage in work.stages:
-        del wanted[stage.key]
-    return found
+    missing = missing_stages(self._store, stages)
+    return all_works(missing, self._checkpoints.steps(), lambda lane: self.programs.lanes_of(lane, roots))
 
   def run(self, stages: Sequence[Stage]) -> None:
     """Trains every stage and ancestor that the store does not have.
@@ -132,7 +125,7 @@ class Trainer:
       left = [stage for stage in wanted.values() if not self._is_blocked(stage)]
       self._done = self._total - sum(map(steps_of, left))
       if left and told:
-        return f"stopped with {len(left)} stages left", []
+        return self._stopped(), []
       group = next_group(left, wanted)
       if not group:
         return "", []
@@ -228,7 +221,11 @@ class Trainer:
         self._checkpoints.save(run.lanes, run.position, run.checkpoint(), parts)
         saved = time.monotonic()
       if told and run.position < steps:
-        raise Interrupted(f"stopped at step {run.position} of {steps}")
+        raise Interrupted(self._stopped())
+
+  def _stopped(self) -> str:
+    """In the numbers of the progress bar."""
+    return f"stopped with {self._done} of {self._total} steps of all runs done"
 
 
 def missing_stages(store: Store, stages: Sequence[Stage]) -> list[Stage]:

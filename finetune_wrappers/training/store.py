@@ -35,6 +35,7 @@ from finetune_wrappers.training.disk import OTHER_CONTENTS, Damaged, checksum, l
 from finetune_wrappers.training.stages import Stage, describe
 from finetune_wrappers.types import InputError, canonical_json, require
 
+FOLDERS = ("stages", "cohorts", "locks", "damaged")
 _FILES = 2**16  # files open at once
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # errors of file systems without locks
 
