@@ -256,7 +256,7 @@ def _summary(name: str, wanted: int, made: int, missing: int) -> str:
 def _unknown(made: int, programs: int) -> str:
   """What is not known before it is tried."""
   begun = f"{made} models are compiled or drawn first, for their sizes; " if made else ""
-  return f"not known yet: sizes, FLOPs and times. {begun}{programs} programs are compiled and timed for {_SECONDS:.0f} s each"
+  return f"not known yet: FLOPs, sizes, times. {begun}{programs} programs are compiled and timed, {_SECONDS:.0f} s each"
 
 
 def _text(summary: str, lines: Sequence[Line], root_seconds: float) -> str:

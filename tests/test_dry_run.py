@@ -1,9 +1,15 @@
 """--dry_run: the plan that is printed is the one that would run, and nothing is trained."""
 
+import os
+import signal
+import tempfile
+
 import pytest
 from hostile import config_of
 
 from experiments import cluster, dry_run, runner
+from experiments.progress import Progress
+from experiments.stopping import interruptible
 from finetune_wrappers.training import calibration, schedule
 from finetune_wrappers.training.failures import Interrupted
 from finetune_wrappers.training.lanes import Layout
@@ -34,16 +40,52 @@ def total_flops(plan):
   return float(plan.rpartition("in all: ")[2].split()[0])
 
 
-def test_what_checkpoints_have_is_not_counted_again(tmp_path):
+def test_what_checkpoints_have_is_not_counted_again(tmp_path, monkeypatch):
   config = config_of("tab03_behaviour")
   with config.unlocked():
     config.tasks, config.lanes_per_program = ("counter",), 100
   before = total_flops(dry_run.describe(config, str(tmp_path)))
   asked = iter([False] * 3)  # before compiling, before training, after the first evaluation
-  with pytest.raises(Interrupted, match="stopped at step [1-5] of 6") as stopped:
+  shown = []
+  monkeypatch.setattr(Progress, "__call__", lambda self, done, total, text: shown.append((done, total)))
+  with pytest.raises(Interrupted) as stopped:
     runner.run(config, str(tmp_path), lambda: next(asked, True))
-  left = 6 - int(str(stopped.value).split()[3])
-  assert total_flops(dry_run.describe(config, str(tmp_path))) == pytest.approx(before * left / 6, rel=1e-2)
+  done, total = shown[-1]
+  assert str(stopped.value) == f"stopped with {done} of {total} steps of all runs done" and 0 < done < total
+  after = total_flops(dry_run.describe(config, str(tmp_path)))
+  assert after == pytest.approx(before * (total - done) / total, rel=1e-2)
+
+
+def test_what_is_not_known_is_said_before_anything_is_made(tmp_path, capsys, monkeypatch):
+  config = config_of("fig27_reft")
+  with config.unlocked():
+    config.tasks = ("counter",)
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+  def made(self, stage):
+    said = capsys.readouterr().err
+    assert "fig27_reft: 20 stages, 0 cached, 20 missing (2 to compile or draw, 18 to train)" in said
+    assert "not known yet: FLOPs, sizes, times. 2 models are compiled" in said and "1 programs are" in said
+    assert "making what training begins with" in said
+    assert list(tmp_path.iterdir()), "it has a temporary folder by now"
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(dry_run.Roots, "__call__", made)
+  with pytest.raises(KeyboardInterrupt), interruptible():
+    dry_run.describe(config, str(tmp_path / "runs"))
+  assert not list(tmp_path.iterdir())
+
+
+def test_progress_counts_the_programs_that_are_timed(tmp_path, monkeypatch):
+  config = config_of("tab03_behaviour")
+  with config.unlocked():
+    config.lanes_per_program = 100
+  seen = []
+  monkeypatch.setattr(Progress, "__call__", lambda self, done, total, text: seen.append((done, total)))
+  speed = speed_of(Layout(1, "map"), 4)
+  monkeypatch.setattr(dry_run.Meter, "_measure", lambda self, work: speed)
+  dry_run.describe(config, str(tmp_path))
+  assert seen == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_a_program_of_several_lines_is_timed_and_counted_once(tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ def run_hosts(workdir, number, inner):
 def test_two_hosts_do_what_one_does(tmp_path, inner):
   said = run_hosts(tmp_path / "two", 2, inner)
   assert said[0] == said[1], "the first host decides, also when to stop"
-  assert said[0][0].startswith("stopped at step")
+  assert said[0][0].startswith("stopped with ")
   assert said[0][1:4] == ["refused: workdir: is full", f"errno {errno.ENOSPC}", "failed: a mistake"]
   assert said[0][4:5] + said[0][6:] == ["together: lost", "flags (True, False, True) value", '{"decided by": 0}']
   assert said[0][5].startswith("workdir: hosts see different places")

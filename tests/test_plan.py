@@ -1,12 +1,13 @@
 """The plan: which stages a config needs, how many, and where noise and rates go."""
 
 import itertools
+import math
 
 import pytest
 
 from configs import fig55_single_weights, quickstart, tab03_behaviour, tab04_reft_grid
 from experiments.measures import pruning
-from experiments.plan import plans
+from experiments.plan import MOST_RUNS, plans
 from finetune_wrappers.training.stages import CompileStage, root_of
 from finetune_wrappers.types import InputError
 
@@ -88,3 +89,16 @@ def test_random_pruning_is_no_score_to_ask_for_since_it_always_runs():
   config.pruning.scores = ("gradient", "random")
   with pytest.raises(InputError, match="pruning.scores: 'random' is not one of gradient, gradient_abs, magnitude"):
     pruning.stages(plans(config)[0])
+
+
+def test_more_runs_than_a_plan_can_hold_are_refused_before_they_are_counted_out():
+  config = tab04_reft_grid.get_config("smoke")
+  config.unlock()
+  each = len(config.tasks) * math.prod(map(len, (config.finetune.learning_rates, config.finetune.c_trs)))
+  each *= 1 + len(config.reft.learning_rates)
+  for number in (10**4, 10**5):
+    config.seeds = tuple(range(number))
+    with pytest.raises(InputError, match=rf"\Aseeds: [^\n]* {each * number} runs; give at most 20000 at once[^\n]*\Z"):
+      plans(config)
+  config.seeds = tuple(range(MOST_RUNS // each))
+  assert len(plans(config)) == len(config.tasks)

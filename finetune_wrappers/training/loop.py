@@ -102,7 +102,9 @@ class Trainer:
     while True:
       with contextlib.ExitStack() as held:
         (told,) = hosts.any_of(self._stopping())
-        stopped, keys = hosts.agree(lambda held=held, told=told: self._next(wanted, held, told))
+        stopped, keys, self._done = hosts.agree(
+          lambda held=held, told=told: (*self._next(wanted, held, told), self._done)
+        )
         if stopped:
           raise Interrupted(stopped)
         if not keys:
