@@ -1,6 +1,7 @@
 """Strange values that are allowed run to the end: a few here, many with `-m fuzz`."""
 
 import json
+import shutil
 
 import jax
 import pytest
@@ -87,6 +88,7 @@ STRANGER = {
 
 def run_to_the_end(config, workdir):
   drop_programs()  # of the config before
+  shutil.rmtree(workdir / config.name, ignore_errors=True)  # rows of another config are never replaced
   folder, short, _ = runner.run(config, str(workdir))
   rows = read_rows(folder / "rows.jsonl")
   assert rows and short and (folder / "figure.png").exists()

@@ -7,9 +7,12 @@ import sys
 import time
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
+from etils import epath
 
 from configs import quickstart, tab03_behaviour
-from experiments import runner
+from experiments import main, runner
 from experiments.measures import maps, pruning
 from experiments.plan import plans
 from finetune_wrappers.types import InputError
@@ -80,6 +83,7 @@ def test_help_comes_without_waiting_for_jax():
     done = _command("--help")
     seconds.append(time.monotonic() - begin)
     assert "--workdir" in done.stdout and "Traceback" not in done.stderr
+    assert "--config.name=OTHER" in done.stdout and "experiments.redraw" in done.stdout
   assert min(seconds) < 3
 
 
@@ -136,6 +140,25 @@ def test_weight_names_are_the_papers():
   assert pruning.weight_name("blocks_2/mlp/linear_2/bias", (2,), labels) == "B2 b_out[answer:3]"
   assert pruning.weight_name("blocks_0/mlp/linear_1/bias", (2,), labels) == "B0 b_in[2]"
   assert pruning.weight_name("pos_embed/embedding", (5, 0), labels) == "position[5,one]"
+
+
+def test_what_is_being_written_is_not_listed_as_a_result(tmp_path, monkeypatch, capsys):
+  for name in ("rows.jsonl", ".config.json.0123456789ab.tmp"):
+    (tmp_path / name).write_text("")
+  monkeypatch.setattr(main.quiet, "hush_failed_saves", lambda: None)
+  monkeypatch.setattr(runner, "run", lambda *_: runner.Ran(epath.Path(tmp_path), "short", []))
+  with flagsaver.flagsaver():
+    rest = flags.FLAGS(["main", "--config=configs/quickstart.py:smoke"])
+    main.main([], rest)
+  assert capsys.readouterr().out == f"short\n{tmp_path / 'rows.jsonl'}\n"
+
+
+def test_flags_of_a_file_count_too(tmp_path):
+  (tmp_path / "flags").write_text("--config=configs/quickstart.py:smoke\n--config.seeds=(0,)\n")
+  done = _command(f"--flagfile={tmp_path / 'flags'}", "--config.seeds=(1,)")
+  assert done.returncode == 2 and done.stderr.startswith("error: seeds: given twice")
+  done = _command("--flagfile=/nowhere")
+  assert done.returncode == 2 and done.stderr.count("\n") == 1 and "/nowhere" in done.stderr
 
 
 def test_a_run_that_diverges_is_left_out_and_listed_and_the_command_ends_with_1(tmp_path):
