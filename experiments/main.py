@@ -8,6 +8,7 @@ python -m experiments.redraw WORKDIR/NAME draws the figures again from the rows.
 """
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -104,13 +105,12 @@ def run() -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(_BAD_INPUT)
   except KeyboardInterrupt as error:
-    left = (
-      "nothing was trained"
-      if flags.FLAGS.is_parsed() and _DRY_RUN.value
-      else "the same command goes on from the last checkpoint"
-    )
-    print(f"interrupted; {left}", file=sys.stderr)
-    sys.exit(_SIGNALLED + (error.args or (signal.SIGINT,))[0])
+    dry = flags.FLAGS.is_parsed() and _DRY_RUN.value
+    left = "nothing was trained" if dry else "the same command goes on from the last checkpoint"
+    print(f"interrupted; {left}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    # Not sys.exit: after an interrupted compilation Python's own end crashes in JAX's threads.
+    os._exit(_SIGNALLED + (error.args or (signal.SIGINT,))[0])
 
 
 if __name__ == "__main__":

@@ -153,6 +153,21 @@ def test_what_is_being_written_is_not_listed_as_a_result(tmp_path, monkeypatch, 
   assert capsys.readouterr().out == f"short\n{tmp_path / 'rows.jsonl'}\n"
 
 
+@pytest.mark.parametrize(("arguments", "code"), [((), 130), ((signal.SIGTERM,), 143)])
+def test_an_interruption_ends_without_pythons_own_end(arguments, code, monkeypatch, capsys):
+  """Which crashed with SIGSEGV in JAX's threads where it had cut off a compilation."""
+
+  def interrupted(*_, **__):
+    raise KeyboardInterrupt(*arguments)
+
+  ended = []
+  monkeypatch.setattr(main.app, "run", interrupted)
+  monkeypatch.setattr(main.os, "_exit", ended.append)
+  monkeypatch.setattr(sys, "argv", ["main"])
+  main.run()
+  assert ended == [code] and capsys.readouterr().err.startswith("interrupted; ")
+
+
 def test_flags_of_a_file_count_too(tmp_path):
   (tmp_path / "flags").write_text("--config=configs/quickstart.py:smoke\n--config.seeds=(0,)\n")
   done = _command(f"--flagfile={tmp_path / 'flags'}", "--config.seeds=(1,)")
