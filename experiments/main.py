@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 from experiments import cluster, config_file, environment, quiet
-from experiments.stopping import Stopping, interruptible
+from experiments.stopping import Stopping, discarded
 from finetune_wrappers.types import InputError
 
 _SOME_FAILED = 1
@@ -53,7 +53,7 @@ def main(overrides: Sequence[config_file.Override], argv: list[str]) -> None:
       raise InputError("dry_run: not together with --distributed; run it on one host")
     from experiments import dry_run
 
-    with interruptible():
+    with discarded():
       print(dry_run.describe(config, _WORKDIR.value))
     return
   with Stopping() as stopping:
@@ -105,9 +105,7 @@ def run() -> None:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(_BAD_INPUT)
   except KeyboardInterrupt as error:
-    dry = flags.FLAGS.is_parsed() and _DRY_RUN.value
-    left = "nothing was trained" if dry else "the same command goes on from the last checkpoint"
-    print(f"interrupted; {left}", file=sys.stderr, flush=True)
+    print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr, flush=True)
     sys.stdout.flush()
     # Not sys.exit: after an interrupted compilation Python's own end crashes in JAX's threads.
     os._exit(_SIGNALLED + (error.args or (signal.SIGINT,))[0])

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -53,17 +55,27 @@ class Stopping:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-  """A context that SIGTERM leaves as SIGINT does, with a KeyboardInterrupt, so that temporary folders go."""
+def discarded() -> Iterator[None]:
+  """A context whose temporary files go at its end, and at a signal, which ends the process: there is nothing to save.
 
-  def interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(number)
+  The handler raises no exception: JAX loses one that comes while it calls back from a compilation.
+  """
+  with tempfile.TemporaryDirectory() as own:
 
-  before = signal.signal(signal.SIGTERM, interrupt)
-  try:
-    yield
-  finally:
-    signal.signal(signal.SIGTERM, before)
+    def leave(number: int, frame: FrameType | None) -> None:
+      del frame
+      shutil.rmtree(own, ignore_errors=True)
+      print("\ninterrupted; nothing was trained", file=sys.stderr, flush=True)
+      os._exit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in _SIGNALS}
+    outside, tempfile.tempdir = tempfile.tempdir, own
+    try:
+      yield
+    finally:
+      tempfile.tempdir = outside
+      for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _say(heard: int) -> None:

@@ -2,14 +2,16 @@
 
 import hashlib
 import os
+import pathlib
 import signal
 import sys
+import tempfile
 import threading
 import time
 
 import pytest
 
-from experiments.stopping import Stopping, interruptible
+from experiments.stopping import Stopping, discarded
 
 
 class Heard:
@@ -51,9 +53,24 @@ def test_nothing_is_said_without_a_signal(capfd):
   assert capfd.readouterr().err == ""
 
 
-def test_sigterm_leaves_as_an_interruption_where_there_is_nothing_to_save():
-  before = signal.getsignal(signal.SIGTERM)
-  with pytest.raises(KeyboardInterrupt) as caught, interruptible():
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(1)
-  assert caught.value.args == (signal.SIGTERM,) and signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_where_there_is_nothing_to_save_a_signal_ends_all_and_temporary_files_go(number, tmp_path, monkeypatch, capfd):
+  before, ended = signal.getsignal(number), []
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  monkeypatch.setattr(os, "_exit", ended.append)
+  with discarded():
+    folder = tempfile.mkdtemp()
+    assert tmp_path in pathlib.Path(folder).parents
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+    assert ended == [128 + number] and not list(tmp_path.iterdir())
+  assert capfd.readouterr().err == "\ninterrupted; nothing was trained\n"
+  assert signal.getsignal(number) is before and tempfile.tempdir == str(tmp_path)
+
+
+def test_temporary_files_go_without_a_signal_too(tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  with discarded():
+    tempfile.mkdtemp()
+    assert list(tmp_path.iterdir())
+  assert not list(tmp_path.iterdir())
