@@ -184,3 +184,10 @@ def test_figures_are_redrawn_from_a_shipped_folder(tmp_path, capsys):
     assert redraw.main(folders) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and words in said.err
+
+
+@pytest.mark.parametrize("name", ["damaged", "stages", "cohorts", "locks", "compiled", "Damaged", ".hidden", "a/b", ""])
+def test_a_run_cannot_be_named_as_a_folder_of_the_store(name):
+  with pytest.raises(InputError, match=r"\Aname: [^\n]*, not stages, cohorts, locks, damaged, compiled\Z"):
+    runner.plan_of(changed(CONFIG, name=name))
+  assert runner.plan_of(changed(CONFIG, name=f"{name.replace('/', '').strip('.')}_1"))
