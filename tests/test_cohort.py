@@ -158,8 +158,8 @@ def slow_cohorts(clock, compiling, by_inner):
   def make(layout):
     waits = [compiling]
 
-    def advance(state, lane, begin, stop, since):
-      clock[0] += (waits.pop() if waits else 0.0) + (stop - begin) * by_inner[layout.inner]
+    def advance(state, lane, *, start, stop, since):
+      clock[0] += (waits.pop() if waits else 0.0) + (stop - start) * by_inner[layout.inner]
       return state, np.zeros(1)
 
     same = lambda tree: tree  # noqa: E731

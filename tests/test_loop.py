@@ -91,9 +91,9 @@ def spy_on_advance(patch):
   """The list that every (start, stop) trained from now on is put into."""
   spans, advance = [], Cohort.advance
 
-  def spy(self, state, lane, start, stop, since):
+  def spy(self, state, lane, *, start, stop, since):
     spans.append((start, stop))
-    return advance(self, state, lane, start, stop, since)
+    return advance(self, state, lane, start=start, stop=stop, since=since)
 
   patch(Cohort, "advance", spy)
   return spans

@@ -47,9 +47,9 @@ def test_lanes_go_on_in_another_grouping_from_where_each_was(single, tmp_path, m
   monkeypatch.setattr(cohort_run, "_PART_SECONDS", 0)
   advance, trained = Cohort.advance, []
 
-  def spy(self, state, lane, start, stop, since):
+  def spy(self, state, lane, *, start, stop, since):
     trained.append((stop - start) * state.diverged_step.size)
-    return advance(self, state, lane, start, stop, since)
+    return advance(self, state, lane, start=start, stop=stop, since=since)
 
   monkeypatch.setattr(Cohort, "advance", spy)
   for lanes, patience in zip(sizes, (5, 7, 1000), strict=True):
@@ -66,10 +66,10 @@ def hold_lanes(most, patch):
   """Stands in for devices whose memory holds that many lanes."""
   advance = Cohort.advance
 
-  def limited(self, state, *rest):
+  def limited(self, state, *rest, **span):
     if state.diverged_step.size > most:
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-    return advance(self, state, *rest)
+    return advance(self, state, *rest, **span)
 
   patch(Cohort, "advance", limited)
 
@@ -83,10 +83,10 @@ def test_out_of_memory_is_tried_again_in_smaller_programs(single, tmp_path, monk
 def test_a_lane_that_fits_in_no_memory_is_named_and_the_others_are_trained(single, tmp_path, monkeypatch):
   advance = Cohort.advance
 
-  def small(self, state, lane, *rest):
+  def small(self, state, lane, **span):
     if np.isclose(lane["learning_rate"], OTHER.learning_rate).any():
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")
-    return advance(self, state, lane, *rest)
+    return advance(self, state, lane, **span)
 
   monkeypatch.setattr(Cohort, "advance", small)
   with pytest.raises(
@@ -100,7 +100,7 @@ def test_a_lane_that_fits_in_no_memory_is_named_and_the_others_are_trained(singl
 
 
 def test_another_error_of_the_device_is_not_taken_for_a_lack_of_memory(tmp_path, monkeypatch):
-  def broken(*_):
+  def broken(*_, **__):
     raise jax.errors.JaxRuntimeError("INTERNAL: bad")
 
   monkeypatch.setattr(Cohort, "advance", broken)
