@@ -13,7 +13,7 @@ from absl import app, flags, logging
 
 from experiments import dry_run, runner
 from finetune_wrappers.training.schedule import identity_of, steps_of
-from finetune_wrappers.training.stages import TrainStage, ancestors, root_of
+from finetune_wrappers.training.stages import TrainStage, ancestors, model_after, params_like, root_of
 from finetune_wrappers.training.store import Store
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs", "Where compiled models may lie.")
@@ -36,7 +36,9 @@ def _row(name: str, store: Store, flops: dict[str, float]) -> str:
   lanes = [stage for stage in wanted.values() if isinstance(stage, TrainStage)]
   for stage in lanes:
     if identity_of(stage) not in flops:
-      flops[identity_of(stage)] = dry_run.flops_of(stage, *roots(root_of(stage)))
+      model, params = roots(root_of(stage))
+      parent = model_after(stage.parent, model), params_like(stage.parent, params)
+      flops[identity_of(stage)] = dry_run.flops_of(stage, *parent)
   steps = sum(map(steps_of, lanes))
   total = sum(flops[identity_of(stage)] * steps_of(stage) for stage in lanes)
   return f"| {name} | {len(lanes)} | {steps:.3g} | {total:.2e} |"

@@ -27,7 +27,7 @@ from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.loop import Trainer, missing_stages
 from finetune_wrappers.training.schedule import Work, identity_of
-from finetune_wrappers.training.stages import RootStage, TrainStage, model_after, root_of, with_ancestors
+from finetune_wrappers.training.stages import RootStage, TrainStage, model_after, params_like, root_of, with_ancestors
 from finetune_wrappers.training.store import Store
 
 _SECONDS = 3.0  # of training that a program is timed for
@@ -211,36 +211,37 @@ class Meter:
 
   def _measure(self, work: Work) -> Speed:
     lanes, size = work.lanes, len(work.stages)
-    model, params = self._roots(root_of(lanes[0]))
-    model = model_after(lanes[0].parent, model)
-    optimizer = lanes[0].optimizer
+    model, root = self._roots(root_of(lanes[0]))
+    model, params = model_after(lanes[0].parent, model), params_like(lanes[0].parent, root)
+    kept, optimizer = params_like(lanes[0], root), lanes[0].optimizer
     layout = self._programs.layout_of(lanes[0], size) or calibration.candidate_layouts(size, optimizer)[0]
     program = Cohort(model, lanes[0].recipe, layout)
     lane = lane_arrays([stage.lane for stage in lanes])
     timed = calibration.timed(program, [params] * size, lane, _SECONDS)
     begun = time.perf_counter()
-    self._scratch.save(lanes[0], {"params": params}, {})
+    self._scratch.save(lanes[0], {"params": kept}, {})
     save_seconds = time.perf_counter() - begun
     return Speed(
       layout,
       size,
       flops=flops_of(lanes[0], model, params),
       memory=program.memory([params] * size, lane),
-      kept=sum(leaf.nbytes for leaf in jax.tree.leaves(params)),
+      kept=sum(leaf.nbytes for leaf in jax.tree.leaves(kept)),
       save_seconds=save_seconds,
       **timed,
     )
 
 
 def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
-  """XLA's count for one batch's loss and gradient, before it optimises; for a model of these parameters."""
+  """XLA's count for one batch's loss and gradient, before it optimises; model and parameters are the parent's."""
   optimizer = dataclasses.replace(stage.optimizer, microbatches=1)
   recipe = step.with_lane(stage.recipe._replace(optimizer=optimizer), stage.lane)
 
   def one_step(params, key):
     batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
     trained, frozen = recipe.method.split(params, key)
-    return step.loss_and_grads(model, recipe, trained=trained, frozen=frozen, batch=batch, key=key)
+    own = recipe.method.model(model)
+    return step.loss_and_grads(own, recipe, trained=trained, frozen=frozen, batch=batch, key=key)
 
   counted = jax.jit(one_step).lower(params, jax.random.key(0)).cost_analysis()
   return counted["flops"] if counted else math.nan

@@ -98,7 +98,7 @@ def test_a_lane_that_diverges_says_when_and_harms_no_other(programs, inner):
 def test_a_lane_starts_from_its_parents_weights_with_noise_of_its_width_and_stream():
   params = [{"a": {"kernel": np.full((30, 30), float(i), np.float32)}} for i in range(4)]
   lanes = [lane_of(stream=stream, noise_std=std) for stream, std in ((1, 0.1), (1, 0.1), (2, 0.1), (1, 0.0))]
-  program = Cohort(MODEL, RECIPE._replace(noisy=True), Layout(1, "vmap"))
+  program = Cohort(MODEL, RECIPE._replace(traced=(*RECIPE.traced, "noise_std")), Layout(1, "vmap"))
   state = program.layout.gather(program.init(params, cohort.lane_arrays(lanes)), 4)
   first, same, other, none = (state.trained["a"]["kernel"] - np.arange(4)[:, None, None]).reshape(4, -1)
   np.testing.assert_allclose(first, same, atol=1e-6)

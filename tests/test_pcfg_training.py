@@ -89,7 +89,7 @@ def test_text_loss_is_the_mean_over_every_next_token(answer_weight):
 def test_steps_are_adamws():
   """Against AdamW written out: clipping, bias correction, decay of kernels only, warm-up."""
   objective = answers_with(mixed=False)
-  recipe = Recipe(TASK, shared(objective), Subset(), adamw_with(), Accuracies(40), noisy=False)
+  recipe = Recipe(TASK, shared(objective), Subset(), adamw_with(), Accuracies(40), traced=())
   lane = {**traced_values(objective), "learning_rate": np.float32(0.01), "stream": np.uint32(7)}
   grad = jax.jit(jax.grad(lambda p, *data: objective.loss(MODEL, p, TASK, data, None)[0]))
   with jax.default_matmul_precision("highest"):

@@ -93,7 +93,8 @@ def recipe_with(task=TASK, trained="all", eval_size=8, *, noisy=False, positions
   }  # fmt: skip
   optimizer |= {"eval_steps": (changed.get("steps", optimizer["steps"]),)}
   objective = shared(Answers(c_tr=0.0, positions=positions, logit_scale=logit_scale))
-  return Recipe(task, objective, Subset(trained=trained), SGD(**(optimizer | changed)), Accuracies(eval_size), noisy)
+  traced = ("c_tr", "learning_rate", *(["noise_std"] if noisy else []), "target")
+  return Recipe(task, objective, Subset(trained=trained), SGD(**(optimizer | changed)), Accuracies(eval_size), traced)
 
 
 def lane_of(learning_rate=0.1, c_tr=0.5, stream=0, target="ft", noise_std=0.0):

@@ -95,5 +95,11 @@ def _require_divides(recipe: Recipe, devices: int) -> None:
 
 
 def lane_arrays(lanes: Sequence[step.Lane]) -> dict[str, np.ndarray]:
-  """R lanes of numbers as one of arrays [R]."""
+  """R lanes of numbers as one of arrays [R].
+
+  Raises:
+    InputError: if one has values that another has not: they are lanes of two programs.
+  """
+  names = sorted({tuple(sorted(lane)) for lane in lanes})
+  require(len(names) == 1, "lanes", names, "lanes with the same traced values; None is another program")
   return {name: np.stack([np.asarray(lane[name]) for lane in lanes]) for name in lanes[0]}

@@ -72,6 +72,7 @@ class Trainer:
     self._model_of = model_of
     self.programs = Programs(store, layout, lanes_per_program)
     self._failed: dict[str, TrainStage] = {}
+    self._models: dict[str, Model] = {}  # of roots, by key
     self._progress = progress
     self._checkpoint_seconds = checkpoint_seconds
     self._stopping = stopping
@@ -166,10 +167,15 @@ class Trainer:
     kept = hosts.together(lambda: self._checkpoints.load([lane.key for lane in lanes]))
     hosts.check_same({key: own.step for key, own in kept.items()}, "checkpoints")
     found = [kept.get(lane.key, Kept(0, None, [])) for lane in lanes]
-    together = [(lane, own) for lane, own in zip(lanes, found, strict=True) if own.step == found[0].step]
-    lanes = [lane for lane, _ in together]  # a damaged one is behind
+    model = self._model(lanes[0])
+    together = [
+      (lane, own)
+      for lane, own in zip(lanes, found, strict=True)
+      if own.step == found[0].step and self._model(lane) == model  # a damaged one is behind; of another model, apart
+    ]
+    lanes = [lane for lane, _ in together]
     try:
-      self._train(lanes, [own for _, own in together])
+      self._train(lanes, [own for _, own in together], model)
       return
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
       if not calibration.out_of_memory(error):
@@ -185,10 +191,16 @@ class Trainer:
   def _provenance(self) -> dict[str, Any]:
     return {**provenance(), **self._facts}
 
-  def _train(self, lanes: Sequence[TrainStage], kept: Sequence[Kept]) -> None:
-    """Trains lanes of one program that have come equally far, from what was kept of each."""
+  def _model(self, stage: TrainStage) -> Model:
+    """That a stage starts from; a root's is made once, as a model may be equal to nothing but itself."""
+    root = root_of(stage)
+    if root.key not in self._models:
+      self._models[root.key] = self._model_of(self._store.facts(root))
+    return model_after(stage.parent, self._models[root.key])
+
+  def _train(self, lanes: Sequence[TrainStage], kept: Sequence[Kept], model: Model) -> None:
+    """Trains lanes of one program and model that have come equally far, from what was kept of each."""
     stage, position = lanes[0], kept[0].step
-    model = model_after(stage.parent, self._model_of(self._store.facts(root_of(stage))))
     distinct = {lane.parent.key: lane.parent for lane in lanes}
     parents = hosts.together(lambda: {key: self._store.load(one)[0]["params"] for key, one in distinct.items()})
     params = [parents[lane.parent.key] for lane in lanes]

@@ -22,6 +22,11 @@ class Method(Checked):
 
   reshapes = False
 
+  @property
+  def changes_model(self) -> bool:
+    """Whether what is trained from its weights may need another program than from the parent's."""
+    return self.reshapes or type(self).model is not Method.model
+
   def split(self, params: Params, key: Any) -> tuple[Any, Any]:
     """(what trains, what is frozen), two pytrees of float32 arrays; the key is for weights that the method adds."""
     raise NotImplementedError

@@ -11,7 +11,7 @@ from finetune_wrappers.training import calibration, hosts
 from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.schedule import identity_of, layout_name, steps_of
-from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, model_after, root_of
+from finetune_wrappers.training.stages import RootStage, Stage, TrainStage, model_after, params_like, root_of
 from finetune_wrappers.training.step import Lane
 from finetune_wrappers.training.store import Store
 from finetune_wrappers.types import Params
@@ -37,7 +37,7 @@ class Programs:
     self._store, self._layout, self._lanes = store, layout, lanes
     self._most: dict[str, int] = {}  # lanes, by program
     self._ahead: dict[str, int] = collections.defaultdict(int)  # lane-steps of each program that a run begins with
-    self._cohorts: dict[tuple[str, Layout], Cohort] = {}
+    self._cohorts: dict[tuple[Model, str, Layout], Cohort] = {}
 
   def expect(self, stages: Sequence[Stage]) -> None:
     """What will be trained: it decides whether choosing a layout is worth its time."""
@@ -62,7 +62,7 @@ class Programs:
       return _MOST_LANES
     model, params = roots(root_of(stage))
     one = self._cohort(model_after(stage.parent, model), stage, Layout(1, "map"))
-    used = one.memory([params], lane_arrays([stage.lane]))
+    used = one.memory([params_like(stage.parent, params)], lane_arrays([stage.lane]))
     return max(1, min(_MOST_LANES, int(_SHARE_OF_MEMORY * room / used)))
 
   def shrink(self, lanes: Sequence[TrainStage]) -> bool:
@@ -124,7 +124,7 @@ class Programs:
     return other
 
   def _cohort(self, model: Model, stage: TrainStage, layout: Layout) -> Cohort:
-    cached = (identity_of(stage), layout)
+    cached = (model, identity_of(stage), layout)
     if cached not in self._cohorts:
       self._cohorts[cached] = Cohort(model, stage.recipe, layout)
     return self._cohorts[cached]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import jax
 
-from finetune_wrappers.training.stages import Stage, TrainStage, ancestors, describe, root_of
+from finetune_wrappers.training.stages import Stage, TrainStage, describe, methods_to, root_of
 from finetune_wrappers.types import canonical_json
 
 
@@ -108,7 +108,7 @@ def all_works(wanted: Sequence[Stage], far: Mapping[str, int], size: Callable[[T
 @functools.lru_cache(maxsize=10_000)
 def identity_of(stage: TrainStage) -> str:
   """16 hexadecimal digits for all stages that one program can train."""
-  changed = [s.method for s in ancestors(stage.parent) if isinstance(s, TrainStage) and s.method.reshapes]
+  changed = [method for method in methods_to(stage.parent) if method.changes_model]
   text = canonical_json(describe([*stage.recipe, root_of(stage).architecture, changed]))
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from finetune_wrappers.models.model import Model
@@ -17,7 +18,7 @@ from finetune_wrappers.training.methods import Method, Subset
 from finetune_wrappers.training.objectives import Objective
 from finetune_wrappers.training.optim import Optimizer
 from finetune_wrappers.training.swept import row_values, shared, swept, traced_values
-from finetune_wrappers.types import canonical_json, require
+from finetune_wrappers.types import Params, canonical_json, require
 
 # A stage's key covers what it is, not the code that made it. Raise this when a change of the code changes
 # results, so that old folders are left alone instead of being passed off as new ones.
@@ -131,8 +132,8 @@ class GivenStage(_Keyed, Checked):
 
   @property
   def architecture(self) -> tuple:
-    """What decides the shapes of its weights."""
-    return (self.name,)
+    """What decides its model and the shapes of its weights; of another model of that name nothing is known."""
+    return (self.name, self.checksum)
 
   @property
   def label(self) -> str:
@@ -152,7 +153,8 @@ class Recipe(NamedTuple):
     method: which parameters train.
     optimizer: how they train.
     evaluator: what is measured on the way.
-    noisy: whether lanes begin with noise on their weights.
+    traced: names of the traced values that lanes have; any other is None, which may be other code: no noise to draw, no
+      penalty to add.
   """
 
   task: Task
@@ -160,7 +162,7 @@ class Recipe(NamedTuple):
   method: Method
   optimizer: Optimizer
   evaluator: Evaluator
-  noisy: bool
+  traced: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -233,7 +235,7 @@ class TrainStage(_Keyed, Checked):
       shared(self.method),
       shared(self.optimizer),
       shared(self.evaluator),
-      noisy=self.noise_std is not None,
+      traced=tuple(sorted(self._traced)),
     )
 
   @property
@@ -244,8 +246,11 @@ class TrainStage(_Keyed, Checked):
     and not in noise as well.
     """
     bits = hashlib.sha256(f"{self.kind} {self.objective.stream} {self.seed}".encode()).digest()[:4]
-    values = {name: value for part in self._parts for name, value in traced_values(part).items()}
-    return {**values, "stream": np.uint32(int.from_bytes(bits, "big"))}
+    return {**self._traced, "stream": np.uint32(int.from_bytes(bits, "big"))}
+
+  @property
+  def _traced(self) -> dict[str, Any]:
+    return {name: value for part in self._parts for name, value in traced_values(part).items()}
 
 
 Stage = RootStage | TrainStage
@@ -273,8 +278,16 @@ def with_ancestors(stages: Iterable[Stage]) -> dict[str, Stage]:
 
 def model_after(stage: Stage, model: Model) -> Model:
   """The model of a stage's weights, from its root's: methods on the way may have changed it."""
-  return functools.reduce(lambda model, s: s.method.model(model), _trained(stage), model)
+  return functools.reduce(lambda model, method: method.model(model), methods_to(stage), model)
 
 
-def _trained(stage: Stage) -> list[TrainStage]:
-  return [s for s in ancestors(stage) if isinstance(s, TrainStage)]
+def params_like(stage: Stage, params: Params) -> Params:
+  """Parameters of the shapes that a stage's weights have, from its root's: to measure with what is not trained yet."""
+  return functools.reduce(
+    lambda own, method: method.join(*method.split(own, jax.random.key(0))), methods_to(stage), params
+  )
+
+
+def methods_to(stage: Stage) -> list[Method]:
+  """The methods of the chain down to the stage, oldest first."""
+  return [s.method for s in ancestors(stage) if isinstance(s, TrainStage)]

@@ -46,7 +46,7 @@ def with_lane(recipe: Recipe, lane: Lane) -> Recipe:
 def init_state(recipe: Recipe, params: Params, lane: Lane) -> LaneState:
   """A lane before its first step: the parent's weights, with noise if the recipe has any."""
   key = jax.random.fold_in(jax.random.key(lane["stream"]), 0)
-  if recipe.noisy:
+  if "noise_std" in recipe.traced:
     params = add_noise(key, params, lane["noise_std"])
   recipe = with_lane(recipe, lane)
   trained, frozen = recipe.method.split(params, key_for(key, "method"))
