@@ -253,9 +253,9 @@ def _facts(config: ConfigDict, store: Store, stages) -> dict[str, Any]:
   parts = [part for fact in own for part in (fact, *fact.get("earlier", ()))]
   devices = sorted({part["device"] for part in parts})
   layouts = sorted({json.dumps(part["layout"], sort_keys=True) for part in parts if "layout" in part})
-  trained = sorted({part["commit"] for part in parts})
   found = {"config": config.to_dict(), "devices": devices, "layouts": layouts, "commit": _commit()}
-  found["trained_at"] = trained
+  found["precisions"] = sorted({part.get("precision", "unrecorded") for part in parts if "layout" in part})
+  found["trained_at"] = sorted({part["commit"] for part in parts})
   found["diverged"] = [s.label for s, fact in zip(stages, own, strict=True) if fact.get("diverged_step", -1) >= 0]
   return json.loads(json.dumps({**found, "versions": provenance(), "backend": jax.default_backend()}))
 

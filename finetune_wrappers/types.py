@@ -11,6 +11,16 @@ from typing import Any, NamedTuple
 Params = Any  # a plain pytree of arrays, as Flax Linen keeps them
 
 
+ROW_TEXTS = ("experiment", "setting", "task", "stage", "metric")
+ROW_COUNTS = ("step", "seed")
+REQUIRED = (*ROW_TEXTS, *ROW_COUNTS, "value")  # what every row has
+# Further fields that metrics, analyses and settings give to rows; a swept value of such a name would be overwritten.
+ROW_FIELDS = (
+  "attended", "block", "c_te", "diverged", "family", "k", "label", "model", "operand", "pretraining_steps", "prior",
+  "rank", "reading", "reads", "scope", "score", "unit", "weight",
+)  # fmt: skip
+
+
 class InputError(ValueError):
   """Unusable input from the user. The message is one line: the field, its value and what is allowed."""
 

@@ -26,6 +26,7 @@ from tiny import (
 from finetune_wrappers.training import calibration, cohort
 from finetune_wrappers.training.cohort import Cohort
 from finetune_wrappers.training.lanes import Layout
+from finetune_wrappers.training.provenance import precision_of
 from finetune_wrappers.types import InputError
 
 INNER = ("map", "vmap")
@@ -121,6 +122,9 @@ def test_training_and_answering_use_the_models_precision(precision):
   lanes, params = lanes_of(0, 1, watched)
   run(Cohort(watched, RECIPE, Layout(1, "map")), lanes, params, stops=(1,))
   assert set(seen) == {precision} and len(seen) >= 3  # once to train, once for each test set
+  assert precision_of(watched) == (precision or "default")
+  with jax.default_matmul_precision("bfloat16"):
+    assert precision_of(watched) == (precision or "bfloat16"), "JAX's own setting, where the model has none"
 
 
 def test_lanes_become_arrays():

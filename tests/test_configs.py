@@ -40,7 +40,10 @@ def test_smoke_leaves_rows_summary_and_figure(name, workdir):
   summary = (folder / "summary.md").read_text()
   assert "commit" in summary and "seeds" in summary
   assert "the preset `smoke`" in short and "the preset `smoke`" in summary and "| yes |" not in short + summary
-  assert json.loads((folder / "config.json").read_text())["config"]["preset"] == "smoke"
+  told = json.loads((folder / "config.json").read_text())
+  assert told["config"]["preset"] == "smoke"
+  precision = {"tracr": "highest", "pcfg": "default"}[config.setting]
+  assert told["precisions"] == ([precision] if told["layouts"] else [])
 
 
 def test_what_a_preset_that_shows_nothing_leaves_says_so_once_for_all_configs(workdir, tmp_path):

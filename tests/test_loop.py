@@ -272,4 +272,6 @@ def test_a_layout_is_chosen_once_kept_with_the_stages_and_used_by_the_next_run(t
   assert layout in calibration.candidate_layouts(2, OPTIMIZER) and min(rates.values()) > 0
   for stage in ALL[1:]:
     facts = Store(tmp_path).facts(stage)
-    assert facts["layout"] == vars(layout) and facts["lane_steps_per_second"] == rates
+    assert (
+      facts["layout"] == vars(layout) and facts["precision"] == "highest" and facts["lane_steps_per_second"] == rates
+    )

@@ -35,5 +35,6 @@ def test_nothing_is_lost_and_the_next_20_updates_agree(tmp_path):
     facts, parts = moved.facts(lane), moved.facts(lane)["earlier"]
     assert [part["layout"]["devices"] for part in (*parts, facts)] == [1, 8, 2]
     assert [part["from"] for part in parts] == [0, trained[0] // 8] and parts[0]["jax"] == facts["jax"]
+    assert {part["precision"] for part in (*parts, facts)} == {"highest"}
     assert "earlier" not in stayed.facts(lane)
   assert list((tmp_path / "moved" / "cohorts").iterdir()) == []

@@ -106,13 +106,13 @@ def test_only_the_last_block_trains():
 class LoRA(Method):
   """W + scale * A B of one linear layer, W [inputs, outputs] frozen, A [inputs, rank] and B [rank, outputs] trained."""
 
-  rank: int = swept(whole(1), 1, traced=False)
+  lora_rank: int = swept(whole(1), 1, traced=False)
   lora_scale: float = swept(ABOVE_0, 1.0)
   layer = "in"
 
   def split(self, params, key):
     inputs, outputs = params[self.layer]["kernel"].shape
-    return {"a": jax.random.normal(key, (inputs, self.rank)), "b": jnp.zeros((self.rank, outputs))}, params
+    return {"a": jax.random.normal(key, (inputs, self.lora_rank)), "b": jnp.zeros((self.lora_rank, outputs))}, params
 
   def join(self, trained, frozen):
     added = self.lora_scale * trained["a"] @ trained["b"]
@@ -134,7 +134,7 @@ def lora_by_hand(params, a, scale, loss_of, optimizer, rate, steps):
 @pytest.mark.parametrize("rank", [1, 2])
 def test_lora_trains_its_product_only(rank):
   params = params_of(LIGHT)
-  recipe = recipe_with(SAME_BATCH, clip_norm=0.5, steps=8, warmup_steps=2)._replace(method=shared(LoRA(rank=rank)))
+  recipe = recipe_with(SAME_BATCH, clip_norm=0.5, steps=8, warmup_steps=2)._replace(method=shared(LoRA(lora_rank=rank)))
   lane = lane_of(0.2, target="ft") | {"lora_scale": np.float32(0.5)}
   state = step.init_state(recipe, params, lane)
   start = flat(jax.device_get(state.trained))
@@ -155,11 +155,11 @@ def test_lora_trains_its_product_only(rank):
 def test_a_trainer_keeps_the_joined_weights_of_lora(tmp_path):
   """Two scales as lanes of one program; another rank is another program. All reach rows by name."""
   stages = [
-    stage_with(Answers(c_tr=0.5, target="ft"), method=LoRA(rank=rank, lora_scale=scale))
+    stage_with(Answers(c_tr=0.5, target="ft"), method=LoRA(lora_rank=rank, lora_scale=scale))
     for rank, scale in ((1, 1.0), (1, 0.25), (2, 1.0))
   ]
-  swept_values = [{name: stage.swept()[name] for name in ("rank", "lora_scale")} for stage in stages]
-  assert swept_values == [{"rank": rank, "lora_scale": scale} for rank, scale in ((1, 1.0), (1, 0.25), (2, 1.0))]
+  swept_values = [{name: stage.swept()[name] for name in ("lora_rank", "lora_scale")} for stage in stages]
+  assert swept_values == [{"lora_rank": rank, "lora_scale": scale} for rank, scale in ((1, 1.0), (1, 0.25), (2, 1.0))]
   kept, lanes = trained_by_trainer(tmp_path, *stages)
   assert lanes == [2, 2, 1]
   before = flat(params_of(LIGHT))
@@ -169,7 +169,7 @@ def test_a_trainer_keeps_the_joined_weights_of_lora(tmp_path):
     def loss_of(leaves, i, batches=batches):
       return losses_written_out(leaves, at(batches, i))[1]
 
-    after, rank = flat(found["params"]), stage.method.rank
+    after, rank = flat(found["params"]), stage.method.lora_rank
     assert after.keys() == before.keys()
     assert all(after[name].tobytes() == before[name].tobytes() for name in before if name != "in/kernel")
     added = after["in/kernel"] - before["in/kernel"]

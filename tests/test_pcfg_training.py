@@ -27,7 +27,9 @@ from finetune_wrappers.types import InputError
 
 TEXT = PCFGText(window=10, counted=6, occurrence=1, token_place=4, farthest=8)
 TASK = PCFGTask(TEXT, "counting")
-ARRAYS, FACTS = gpt.build(gpt.GPTConfig(len(TEXT.symbols), TEXT.prompt_length + 1, blocks=1, heads=2, width=8), seed=3)
+ARRAYS, FACTS = gpt.build(
+  gpt.GPTConfig(vocab_size=len(TEXT.symbols), length=TEXT.prompt_length + 1, blocks=1, heads=2, width=8), seed=3
+)
 MODEL, PARAMS = gpt.restore(FACTS), ARRAYS["params"]
 PRIOR = (0.5, 0.3, 0.2)
 

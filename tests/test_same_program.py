@@ -112,16 +112,6 @@ def test_children_of_two_models_are_trained_with_their_parents_own(tmp_path):
     assert_close(flat(found["params"]), by_hand(child, flat(start["params"]), loss), rtol=1e-4)
 
 
-class Wide(Light):
-  """Light of twice the width, equal to every other Wide."""
-
-  def __eq__(self, other):
-    return type(self) is type(other)
-
-  def __hash__(self):
-    return hash(type(self))
-
-
 def doubled(params):
   """Parameters of twice the width that answer the same."""
   into = {name: np.concatenate([leaf, leaf], axis=-1) for name, leaf in params["in"].items()}
@@ -133,17 +123,19 @@ def test_roots_of_one_architecture_with_two_models_are_trained_apart(tmp_path):
   stages = [child_of(CompileStage(task=COUNTER, operand=operand)) for operand in ("pt", "ft")]
   assert identity_of(stages[0]) == identity_of(stages[1])
   params = {"pt": params_of(LIGHT), "ft": doubled(params_of(LIGHT))}
-  store = Store(tmp_path)
+  factors, store = {"pt": 1.0, "ft": 3.0}, Store(tmp_path)
   Trainer(
     store, build=lambda stage: ({"params": params[stage.operand]}, {"operand": stage.operand}), lanes_per_program=2,
-    model_of=lambda facts: {"pt": LIGHT, "ft": Wide()}[facts["operand"]], layout=Layout(1, "map"),
+    model_of=lambda facts: Scaled(LIGHT, factors[facts["operand"]]), layout=Layout(1, "map"),
   ).run(stages)  # fmt: skip
   for stage in stages:
-    found, expected = store.load(stage)[0], by_hand(
-      stage, flat(params[stage.parent.operand]), lambda leaves, batch: losses_written_out(leaves, batch)[1]
-    )  # fmt: skip
+    operand = stage.parent.operand
+
+    def loss(leaves, batch, factor=factors[operand]):
+      return losses_written_out({**leaves, "out/kernel": factor * leaves["out/kernel"]}, batch)[1]
+
     assert store.facts(stage)["lanes"] == 1
-    assert_close(flat(found["params"]), expected)
+    assert_close(flat(store.load(stage)[0]["params"]), by_hand(stage, flat(params[operand]), loss))
 
 
 def test_given_models_of_one_name_share_no_program():

@@ -34,7 +34,7 @@ def sample(key, batch_size, c_tr):
 
 # Hashable, as jit needs it.
 Task = collections.namedtuple(
-  "Task", "sample sample_test question prompted answer_position num_letters output correlated"
+  "Task", "sample sample_test question prompted answer_position num_letters num_labels output correlated"
 )
 
 
@@ -46,6 +46,7 @@ def task_with(sampler):
     prompted=False,
     answer_position=2,
     num_letters=LETTERS,
+    num_labels=LETTERS + 1,
     output=Categorical(),
     correlated=True,
   )

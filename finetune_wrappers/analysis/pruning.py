@@ -19,7 +19,7 @@ import numpy as np
 from finetune_wrappers.analysis import masks
 from finetune_wrappers.analysis.masks import ITERATIVE, RANDOM, SCOPES, SCORES, UNITS
 from finetune_wrappers.analysis.units import Axes
-from finetune_wrappers.models.model import Model
+from finetune_wrappers.models.model import Model, answer_logits
 from finetune_wrappers.rules import COUNT, SIZE, Checked, Many, Rule, one_of, ruled, text
 from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies, Metric
@@ -205,7 +205,7 @@ class Pruner:
     tokens, labels = self._asked
 
     def loss(p):
-      return self._task.output.losses(self._model.answer(p, tokens, self._task.answer_position), labels).mean()
+      return self._task.output.losses(answer_logits(self._model, p, self._task, tokens), labels).mean()
 
     return jax.grad(loss)(params)
 
@@ -251,14 +251,14 @@ class Pruner:
   def _predictions(self, params: Params, compiled: Params | None, *, scope: str):
     """{C_Te: predicted labels [K, B]} for each of `histogram_ks`, asked for O_PT."""
     places = self._gradient_order(params, compiled, scope)
-    ks, position = jnp.asarray(self._settings.histogram_ks), self._task.answer_position
+    ks = jnp.asarray(self._settings.histogram_ks)
 
-    def answers(batch, p):
+    def labels_of(batch, p):
       tokens, _ = self._task.question(batch, TARGETS.index("pt"))
-      return self._task.output.predicted(self._model.answer(p, tokens, position))
+      return self._task.output.predicted(answer_logits(self._model, p, self._task, tokens))
 
     return {
-      c_te: masks.curve(params, places=places, ks=ks, measure=functools.partial(answers, batch))
+      c_te: masks.curve(params, places=places, ks=ks, measure=functools.partial(labels_of, batch))
       for c_te, batch in self._tests.items()
     }
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from finetune_wrappers.types import InputError, ModelOutput, Params
 
@@ -37,11 +38,11 @@ class Model:
 
   def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
     """Logits where the answer is read, [B, V]; [B, positions, V] for several positions."""
-    return _at(self.forward(params, tokens_BxT).logits, position)
+    return _at(_logits(self, params, tokens_BxT), position)
 
   def text(self, params: Params, tokens_BxT: Any) -> Any:
     """Logits of every next token, [B, T, V]."""
-    return self.forward(params, tokens_BxT).logits
+    return _logits(self, params, tokens_BxT)
 
   def stream(self, params: Params, tokens_BxT: Any, position: Position) -> dict[int, Any]:
     """The residual stream at a position by block, [B, D]: 0 before the first block, n after the n-th.
@@ -94,6 +95,30 @@ class FlaxModel(Model):
     return _as_output(self.module.apply({"params": params}, tokens_BxT))
 
 
+def answer_logits(model: Model, params: Params, task: Any, tokens_BxT: Any) -> Any:
+  """Logits where a task reads its answers, [B, V]; [B, positions, V] for several positions.
+
+  Raises:
+    InputError: if the model gives other shapes, or fewer logits than the task's output reads.
+  """
+  logits = model.answer(params, tokens_BxT, task.answer_position)
+  return fitting(logits, (len(tokens_BxT), *np.shape(task.answer_position)), task)
+
+
+def fitting(logits: Any, places: tuple[int, ...], task: Any) -> Any:
+  """The same logits [..., V], if there are enough at each of these places.
+
+  Raises:
+    InputError: if not. XLA would read a label without a logit as another label, or give a loss that is not finite.
+  """
+  least = task.output.least_logits(task.num_labels)
+  if logits.shape[:-1] != places or logits.shape[-1] < least:
+    raise InputError(
+      f"model: gives logits {list(logits.shape)}; needs [{', '.join(map(str, places))}, V], V at least {least}"
+    )
+  return logits
+
+
 def needed(output: ModelOutput, part: str) -> Any:
   """A part of the output that an analysis cannot do without.
 
@@ -108,6 +133,14 @@ def needed(output: ModelOutput, part: str) -> Any:
   if not found:
     raise InputError(f"model: gives no {part}; return a ModelOutput with {part} from its forward pass")
   return found
+
+
+def _logits(model: Model, params: Params, tokens_BxT: Any) -> Any:
+  logits = model.forward(params, tokens_BxT).logits
+  if len(logits.shape) != 3 or logits.shape[:2] != tokens_BxT.shape:
+    needs = f"[{', '.join(map(str, tokens_BxT.shape))}, V]"
+    raise InputError(f"model: gives logits {list(logits.shape)}; needs {needs}, logits at every position of a string")
+  return logits
 
 
 def _as_output(found: Any) -> ModelOutput:

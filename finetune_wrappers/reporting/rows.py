@@ -14,13 +14,9 @@ from typing import Any
 from etils import epath
 
 from finetune_wrappers.files import write_atomically
-from finetune_wrappers.types import InputError, canonical_json
+from finetune_wrappers.types import REQUIRED, ROW_COUNTS, ROW_TEXTS, InputError, canonical_json
 
 Row = dict[str, Any]
-
-_TEXTS = ("experiment", "setting", "task", "stage", "metric")
-_COUNTS = ("step", "seed")
-REQUIRED = (*_TEXTS, *_COUNTS, "value")
 
 
 def make_row(
@@ -84,12 +80,12 @@ def check_row(row: Any) -> None:
   for name in REQUIRED:
     if name not in row:
       raise InputError(f"{name}: missing; a row needs {', '.join(REQUIRED)}")
-  for name in _TEXTS:
+  for name in ROW_TEXTS:
     if not isinstance(row[name], str) or not row[name]:
       raise InputError(f"{name}: {_short(row[name])} is not allowed; use a non-empty text")
   if not row["setting"].isidentifier():
     raise InputError(f"setting: {_short(row['setting'])} is not allowed; use a name of letters, digits and _")
-  for name in _COUNTS:
+  for name in ROW_COUNTS:
     if type(row[name]) is not int or row[name] < 0:
       raise InputError(f"{name}: {_short(row[name])} is not allowed; use a whole number from 0")
   for name, field in row.items():

@@ -23,6 +23,10 @@ class Output(Protocol):
     """The label that logits [..., V] say, int32 [...]."""
     ...
 
+  def least_logits(self, num_labels: int) -> int:
+    """How many logits an answer must have at least."""
+    ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Categorical:
@@ -35,6 +39,10 @@ class Categorical:
   def predicted(self, logits: Any) -> Any:
     """See Output."""
     return logits.argmax(axis=-1)
+
+  def least_logits(self, num_labels: int) -> int:
+    """See Output."""
+    return num_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +62,10 @@ class Numerical:
   def predicted(self, logits: Any) -> Any:
     """See Output."""
     return jnp.abs(logits[..., :1] - jnp.array(self.values)).argmin(axis=-1)
+
+  def least_logits(self, num_labels: int) -> int:
+    """See Output: one, whatever the labels."""
+    return 1
 
 
 class Task(Protocol):

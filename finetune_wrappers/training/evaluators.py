@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from finetune_wrappers.models.model import Model
+from finetune_wrappers.models.model import Model, answer_logits
 from finetune_wrappers.rules import SIZE, Checked, ruled
 from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.types import Batch, Params
@@ -68,7 +68,7 @@ class Accuracies(Checked):
     """See Evaluator."""
 
     def predicted(tokens):
-      return task.output.predicted(model.answer(params, tokens, task.answer_position))
+      return task.output.predicted(answer_logits(model, params, task, tokens))
 
     found = []
     for batch in tests.values():

@@ -2,7 +2,7 @@
 
 It knew two kinds of training and kept what is an objective, a method and an evaluator today among the optimizer's
 settings. A stage that it could say is still said this way, so that old workdirs are read. The list is closed: what came
-later is said by its own fields.
+later, a kind or the value of a field, is said by its own fields.
 """
 
 import dataclasses
@@ -18,7 +18,16 @@ def fields_of(stage: Any) -> dict[str, Any] | None:
   """Class and fields of a TrainStage in the first release's words; None for what it could not say."""
   parts = (stage.objective, stage.optimizer, stage.method, stage.evaluator)
   say = _SAID.get(tuple(map(type, parts)))
-  return say(stage) if say else None
+  if say is None or not known_fields(stage).keys() <= _STAGE:
+    return None
+  told = (stage.objective, stage.method, stage.evaluator)
+  return say(stage) if all(known_fields(part).keys() <= _FIELDS[type(part)] for part in told) else None
+
+
+def known_fields(value: Any) -> dict[str, Any]:
+  """A dataclass's fields but those that came later and have their default, so that older keys stay valid."""
+  fields = {field.name: (getattr(value, field.name), field) for field in dataclasses.fields(value)}
+  return {n: v for n, (v, field) in fields.items() if not (field.metadata.get("came_later") and v == field.default)}
 
 
 def _answers(stage: Any) -> dict[str, Any] | None:
@@ -52,9 +61,7 @@ def _plain(stage: Any) -> bool:
 
 
 def _said(stage: Any, kind: str, settings_kind: str, settings: dict[str, Any], lane: dict[str, Any]) -> dict[str, Any]:
-  optimizer = {field.name: getattr(stage.optimizer, field.name) for field in dataclasses.fields(stage.optimizer)}
-  if not optimizer.get("dampening", True):
-    del optimizer["dampening"]
+  optimizer = known_fields(stage.optimizer)  # all of them: a field that came later is one more of its settings
   settings = {"class": settings_kind, "eval_size": stage.evaluator.eval_size, **optimizer, **settings}
   common = {name: getattr(stage, name) for name in ("kind", "parent", "task", "learning_rate", "seed")}
   return {"class": kind, **common, **lane, "settings": settings}
@@ -64,4 +71,16 @@ _SAID = {
   (Answers, SGD, Subset, Accuracies): _answers,
   (MixedAnswers, AdamW, Subset, Accuracies): _mixed_answers,
   (Text, AdamW, Subset, Accuracies): _text,
+}
+# Fields that the functions above put into words; an optimizer's are all said.
+_STAGE = {
+  "kind", "parent", "task", "objective", "method", "optimizer", "evaluator", "learning_rate", "noise_std", "seed"
+}  # fmt: skip
+_ANSWERS = {"target", "c_tr", "positions", "logit_scale"}
+_FIELDS = {
+  Answers: _ANSWERS,
+  MixedAnswers: {*_ANSWERS, "prior", "mix", "mixed"},
+  Text: {"prior", "answer_weight"},
+  Subset: {"trained"},
+  Accuracies: {"eval_size"},
 }

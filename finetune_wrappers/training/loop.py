@@ -15,7 +15,7 @@ from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.failures import Interrupted, LanesFailed
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.programs import Programs, Roots
-from finetune_wrappers.training.provenance import Part, parts_with, provenance
+from finetune_wrappers.training.provenance import Part, parts_with, precision_of, provenance
 from finetune_wrappers.training.schedule import Work, all_works, next_group, steps_of, works_of
 from finetune_wrappers.training.stages import (
   RootStage,
@@ -211,7 +211,7 @@ class Trainer:
     run = CohortRun(program, [lane.key for lane in lanes], lane)
     run.begin(params, position, [own.arrays for own in kept if position])
     self._done += position * len(lanes)
-    now = {"layout": vars(program.layout), **self._provenance()}
+    now = {"layout": vars(program.layout), "precision": precision_of(model), **self._provenance()}
     parts = {lane.key: parts_with(own.parts, position, now) for lane, own in zip(lanes, kept, strict=True)}
     self._advance_to_end(run, lanes, parts)
     facts = {**now, "lane_steps_per_second": rates}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from finetune_wrappers.models.model import Model
+from finetune_wrappers.models.model import Model, answer_logits, fitting
 from finetune_wrappers.rules import ABOVE_0, FLAG, NOT_NEGATIVE, SHARE, Checked, Many, one_of, ruled
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training.swept import swept
@@ -81,10 +81,11 @@ class Answers(Objective):
     del key
     tokens, labels = batch
     if self.positions == "answer":
-      logits = model.answer(params, tokens, task.answer_position)
+      logits = answer_logits(model, params, task, tokens)
     else:
-      logits = model.forward(params, tokens).logits[:, 1 : 1 + task.num_letters]
-      labels = jnp.broadcast_to(labels[:, None], logits.shape[:2])
+      logits = model.text(params, tokens)[:, 1 : 1 + task.num_letters]
+      labels = jnp.broadcast_to(labels[:, None], (len(labels), task.num_letters))
+      fitting(logits, labels.shape, task)
     return task.output.losses(self.logit_scale * logits, labels).mean(), {}
 
 
@@ -150,7 +151,8 @@ class Text(Objective):
     tokens, labels = batch
     text_BxT = jnp.concatenate([tokens, labels[:, None]], axis=1)
     next_BxT = jnp.concatenate([text_BxT[:, 1:], jnp.full_like(labels, task.end)[:, None]], axis=1)
-    losses = optax.softmax_cross_entropy_with_integer_labels(model.text(params, text_BxT), next_BxT)
+    logits = fitting(model.text(params, text_BxT), text_BxT.shape, task)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, next_BxT)
     return losses.mean() + self.answer_weight * losses[:, task.answer_position].mean(), {}
 
 

@@ -1,4 +1,4 @@
-"""Device, layout and versions behind a number."""
+"""Device, layout, precision and versions behind a number."""
 
 import contextlib
 import importlib.metadata
@@ -9,7 +9,11 @@ from typing import Any
 
 import jax
 
-Part = dict[str, Any]  # what trained a lane from one step on: `from`, `layout`, and `provenance` with its commit
+from finetune_wrappers.models.model import Model
+
+Part = dict[
+  str, Any
+]  # what trained a lane from one step on: `from`, `layout`, `precision`, `provenance` and its commit
 
 
 def provenance() -> dict[str, str]:
@@ -23,13 +27,19 @@ def provenance() -> dict[str, str]:
   }
 
 
+def precision_of(model: Model) -> str:
+  """Of matrix products, as the model is trained: its own, or else the one that JAX is set to."""
+  with model.numerics():
+    return str(jax.config.jax_default_matmul_precision or "default")  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def parts_with(before: Sequence[Part], position: int, now: dict[str, Any]) -> list[Part]:
   """The parts of a lane that goes on from `position` steps; what is as it was before adds none.
 
   Args:
     before: the parts that its checkpoint tells of; those that begin later were lost with a damaged checkpoint.
     position: steps done.
-    now: layout, device, versions and commit from here on.
+    now: layout, precision, device, versions and commit from here on.
   """
   parts = [part for part in before if part["from"] < position]
   if parts and {**parts[-1], "from": position} == {**now, "from": position}:

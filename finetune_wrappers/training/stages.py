@@ -18,7 +18,7 @@ from finetune_wrappers.training.methods import Method, Subset
 from finetune_wrappers.training.objectives import Objective
 from finetune_wrappers.training.optim import Optimizer
 from finetune_wrappers.training.swept import row_values, shared, swept, traced_values
-from finetune_wrappers.types import Params, canonical_json, require
+from finetune_wrappers.types import REQUIRED, ROW_FIELDS, Params, canonical_json, require
 
 # A stage's key covers what it is, not the code that made it. Raise this when a change of the code changes
 # results, so that old folders are left alone instead of being passed off as new ones.
@@ -28,10 +28,12 @@ SCHEMA = 1
 def describe(value: Any) -> Any:
   """A stage or what it is made of as JSON values; the text that keys are hashed from.
 
-  A dataclass is told by its class and fields, or by its own method `told`, which returns a dict.
+  A dataclass is told by its class and fields, a stage by its own `told`.
   """
+  if isinstance(value, _Keyed):
+    return describe(value.told())
   if dataclasses.is_dataclass(value) and not isinstance(value, type):
-    return describe(getattr(type(value), "told", _fields_of)(value))
+    return describe(_fields_of(value))
   if isinstance(value, dict):
     return {name: describe(item) for name, item in value.items()}
   if isinstance(value, (tuple, list)):
@@ -40,13 +42,14 @@ def describe(value: Any) -> Any:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-  """Its class and fields. Fields added later are left out while they have their default, so older keys stay valid."""
-  fields = {field.name: (getattr(value, field.name), field) for field in dataclasses.fields(value)}
-  told = {n: v for n, (v, field) in fields.items() if not (field.metadata.get("came_later") and v == field.default)}
-  return {"class": type(value).__name__, **told}
+  return {"class": type(value).__name__, **first_release.known_fields(value)}
 
 
 class _Keyed:
+  def told(self) -> dict[str, Any]:
+    """What `describe` says of it."""
+    return _fields_of(self)
+
   @functools.cached_property
   def key(self) -> str:
     """16 hexadecimal digits of the hash of the whole chain, parents included."""
@@ -122,7 +125,7 @@ class GivenStage(_Keyed, Checked):
   seed = 0
 
   def told(self) -> dict[str, Any]:
-    """What `describe` says of it.
+    """See `describe`.
 
     Raises:
       InputError: without a checksum, as another model of this name would have the same key.
@@ -197,15 +200,16 @@ class TrainStage(_Keyed, Checked):
   seed: int = ruled(SEED)
 
   def told(self) -> dict[str, Any]:
-    """What `describe` says of it."""
+    """See `describe`."""
     return first_release.fields_of(self) or _fields_of(self)
 
   def __post_init__(self):
     super().__post_init__()
-    names = ["seed", "step", "stream", "task", "stage", "metric", "value"]  # what every row or lane has
-    names += [name for part in self._parts for name in {**traced_values(part), **row_values(part)}]
-    twice = {name for name in names if names.count(name) > 1}
     self.objective.check(self.task)
+    measured = {name for metric in self.evaluator.metrics(self.task) for name, _ in metric.fields}
+    rows = [*REQUIRED, *{*ROW_FIELDS, *measured}, *(name for part in self._parts for name in row_values(part))]
+    lanes = ["stream", *(name for part in self._parts for name in traced_values(part))]
+    twice = {name for names in (rows, lanes) for name in names if names.count(name) > 1 or name.startswith("reft_")}
     require(not twice, "objective, method", sorted(twice), "values of names that no other part and no row has")
 
   @property
