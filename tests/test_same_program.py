@@ -163,7 +163,7 @@ def test_a_chain_is_measured_with_parameters_of_its_own_shapes():
   before, parent = params_of(LIGHT), stage_with(ANSWERS, method=Widened())
   params = params_like(parent, before)
   assert {name: leaf.shape for name, leaf in flat(params).items()} == {
-    "in/kernel": (35, 16), "in/bias": (16,), "out/kernel": (16, 6)
+    "in/kernel": (35, 16), "in/bias": (16,), "out/kernel": (16, 7)
   }  # fmt: skip
   after_lora = params_like(child_of(stage_with(ANSWERS, method=LoRA())), before)
   assert {name: leaf.shape for name, leaf in flat(after_lora).items()} == {n: x.shape for n, x in flat(before).items()}

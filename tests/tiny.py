@@ -68,7 +68,7 @@ class Light(Model):
   precision = "highest"
 
   def init(self, key, tokens):
-    params = {"in": {"kernel": np.zeros((5 * LENGTH, 8)), "bias": np.zeros(8)}, "out": {"kernel": np.zeros((8, 6))}}
+    params = {"in": {"kernel": np.zeros((5 * LENGTH, 8)), "bias": np.zeros(8)}, "out": {"kernel": np.zeros((8, 7))}}
     return {"params": params}
 
   def answer(self, params, tokens, position):

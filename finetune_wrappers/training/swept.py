@@ -1,7 +1,8 @@
 """Values that are swept: a field says so once, and its value reaches the compiled program and the rows.
 
 A traced value belongs to a lane: runs that differ in traced values only train as one program. Any other value is
-shared, since it decides shapes or code. Both reach rows under the field's own name, unless the field says otherwise.
+shared, since it decides shapes or code; so does whether a traced value is None, and runs that differ in it are two
+programs. Both reach rows under the field's own name, unless the field says otherwise.
 """
 
 import copy
