@@ -73,7 +73,7 @@ class Numerical(Checked):
 
   def __post_init__(self):
     super().__post_init__()
-    rising = bool((np.diff(np.float32(self.values)) > 0).all())
+    rising = bool((np.diff(np.array(self.values, np.float32)) > 0).all())
     require(rising, "values", self.values, "ascending numbers that float32 tells apart")
 
   def check(self, num_labels: int) -> None:
