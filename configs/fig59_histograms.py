@@ -1,6 +1,6 @@
-"""Figure 59: which classes are predicted before and after pruning.
+"""Figure 59: which labels are predicted before and after pruning.
 
-Claim: pruning does not collapse the predictions to one class; the revived accuracy is not a constant answer's.
+Claim: pruning does not collapse the predictions to one label; the revived accuracy is not a constant answer's.
 
     python -m experiments.main --config=configs/fig59_histograms.py:quick --workdir=runs
 

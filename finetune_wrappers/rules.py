@@ -8,6 +8,7 @@ An instance checks its fields; `rules_of` gives the rules by field, from which t
 """
 
 import dataclasses
+import numbers
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,10 +33,12 @@ class Rule:
   allowed: str
   fits: Callable[[Any], bool]
 
-  def check(self, field: str, value: Any) -> None:
-    """Raises InputError unless the value fits."""
+  def check(self, field: str, value: Any) -> Any:
+    """The value, a number as Python's own, so that equal ones give equal keys; raises InputError unless it fits."""
+    value = _plain(value)
     if not self.fits(value):
       raise InputError(f"{field}: {shown(value)} is not {self.allowed}")
+    return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +55,23 @@ class Many:
   empty: bool = False
   once: bool = True
 
-  def check(self, field: str, values: Any) -> None:
-    """Raises InputError unless it is such a tuple."""
+  def check(self, field: str, values: Any) -> tuple:
+    """The values, each as `Rule.check` gives it; raises InputError unless it is such a tuple."""
     if not isinstance(values, tuple):
       raise InputError(f"{field}: {shown(values)} is not a tuple, each value {self.rule.allowed}")
     if not (values or self.empty):
       raise InputError(f"{field}: empty; give at least one, {self.rule.allowed}")
-    for value in values:
-      self.rule.check(field, value)
+    values = tuple(self.rule.check(field, value) for value in values)
     if self.once and len(set(values)) < len(values):
       raise InputError(f"{field}: {shown(values)} has a value twice; use each value once")
+    return values
+
+
+def _plain(value: Any) -> Any:
+  """NumPy's numbers, and any other that Python's protocols know, as int or float."""
+  if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    return value
+  return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def shown(value: Any) -> str:
@@ -120,11 +130,11 @@ def ruled(rule: "Rule | Many", default: Any = dataclasses.MISSING, **metadata: A
 
 
 class Checked:
-  """A dataclass whose fields are checked by their rules when an instance is made."""
+  """A dataclass whose fields are checked by their rules when an instance is made; numbers in them become Python's."""
 
   def __post_init__(self) -> None:
     for name, rule in rules_of(type(self)).items():
-      rule.check(name, getattr(self, name))
+      object.__setattr__(self, name, rule.check(name, getattr(self, name)))
 
 
 def rules_of(kind: type) -> "dict[str, Rule | Many]":

@@ -1,11 +1,13 @@
 """Attention shares, the measures' pure functions and what their rows say, against plain Python and NumPy."""
 
 import collections
+import textwrap
 import types
 
 import jax
 import numpy as np
 import pytest
+from tracr.rasp import rasp
 
 from configs import tracr_common
 from experiments.measures import behaviour, data, maps, readings, row_of
@@ -16,6 +18,7 @@ from finetune_wrappers.analysis import attention, observe
 from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.models.tracr_model import TracrTransformer
 from finetune_wrappers.reporting.rows import select
+from finetune_wrappers.tasks.programs import ProgramTask
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.types import Batch, InputError, ModelOutput
 
@@ -115,10 +118,41 @@ def test_a_model_that_gives_no_attention_or_no_hidden_units_is_refused_in_one_li
   bare = FunctionModel(lambda params, tokens: np.zeros((*tokens.shape, 3)))
   for reference, part in ((None, "attention"), (params, "hidden")):
     with pytest.raises(InputError, match=rf"\Amodel: gives no {part}[^\n]*\Z"):
-      observe(bare, params, counter.task, marks, tokens, reference=reference)
-  rows = observe(*small, counter.task, marks, tokens).rows()
+      observe(bare, params, counter.task, tokens_BxT=tokens, marks=marks, reference=reference)
+  rows = observe(*small, counter.task, tokens_BxT=tokens, marks=marks).rows()
   assert [(row["metric"], row["block"]) for row in rows] == [("attention_mass", block) for block in range(3)]
   assert [row["value"] for row in rows] == pytest.approx([1.0] * 3, rel=1e-5)
+
+
+def test_the_modules_own_example_runs(counter, small):
+  example = textwrap.dedent(attention.__doc__.partition("\n\n")[2])
+  model, params = small
+  letter_a, letter_b = (counter.task.symbols.index(letter) for letter in "ab")
+  given = {"model": model, "params": params, "params_before": params, "task": counter.task, "jax": jax}
+  exec(example, given | {"observe": observe, "letter_a": letter_a, "letter_b": letter_b}, found := {})
+  output, position = attention.outputs(model, params, found["tokens"]), counter.task.answer_position
+  expected = np.where(found["tokens"] == letter_b, output.attention[2][:, :, position].mean(1), 0).sum(1).mean()
+  assert found["found"].mass["ft"][2] == pytest.approx(expected, rel=1e-5)
+  assert found["found"].shift == dict.fromkeys(range(3), 0.0)
+
+
+def test_label_distributions_of_a_task_without_a_correlation_and_with_several_answer_positions():
+  answers = [("x", "y", "x"), ("y", "x", "y")]
+  task = ProgramTask(
+    lambda: rasp.tokens, lambda: rasp.Map(lambda token: {"x": "y", "y": "x"}[token], rasp.tokens), name="flip",
+    vocab=("x", "y"), num_letters=3, sampler=lambda rng: answers[rng.integers(2)], max_strings=20,
+  )  # fmt: skip
+  config = collections.namedtuple("Config", "name setting training finetune")(
+    "own", "own", *[types.SimpleNamespace()] * 2
+  )
+  config.training.eval_size, config.finetune.c_trs = 7, (0.0,)
+  plan = types.SimpleNamespace(task=task, task_name="flip", config=config, bases=lambda: [None])
+  rows = data.measure(models_of(plan, lambda stage: types.SimpleNamespace(labels=["x", "y"]))).rows
+  assert {row["c_tr"] for row in rows if "c_tr" in row} == {0.0}
+  # One string is held out and one trains; of three letters two are alike.
+  shares = {(row["operand"], row["label"]): row["value"] for row in rows if "c_tr" in row}
+  assert sorted(shares.values()) == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3])
+  assert shares["pt", "x"] == shares["ft", "y"] != shares["pt", "y"]
 
 
 def test_counters_letters_are_the_as_and_the_bs(counter):

@@ -5,6 +5,7 @@ import runpy
 
 import pytest
 
+import finetune_wrappers as fw
 from finetune_wrappers.reporting.rows import read_rows, select
 
 FOLDER = pathlib.Path(__file__).parents[1] / "examples"
@@ -20,19 +21,32 @@ def test_ones_own_program_is_wrapped_and_revived_before_its_control():
   for run in found["runs"]:
     assert run.curve("acc_pt", c_te=0)[0] > 0.95, "compiled, and tested on strings that are held out"
     assert run.curve("acc_ft", c_te=1)[-1] > 0.9 > 0.5 > run.curve("acc_ft", c_te=0)[-1]
-  assert found["pruned"].curve("acc_pt", "gradient", c_te=0).shape == (4,)
-  assert found["probed"].blocks == (0, 1, 2)
+  by_score, random = (found["pruned"].curve("acc_pt", score, c_te=0) for score in ("gradient", "random"))
+  assert by_score[0] == random[0] > by_score[1:].max() and abs(random - random[0]).max() < 0.02, "nothing is lifted"
+  probed = found["probed"]
+  assert probed.blocks == (0, 1, 2)
+  assert all(abs(probed.of("pt", b) - probed.negative.of("pt", b)) < 0.15 for b in probed.blocks), "nor read"
   revival = found["revival"]
   assert revival.ratio.low > 1 and not any(time.censored for time in revival.reft.values())
 
 
-def test_ones_own_models_keep_what_a_probe_reads_and_are_revived():
-  found = runpy.run_path(str(FOLDER / "own_model.py"))  # what is left of the second, the Flax module
-  probed, revival = found["probed"], found["revival"]
-  assert probed.of("pt", 1) > probed.guess[0] + 0.2 and len(probed.rows()) == 8
-  assert revival.ratio.ratio > 1 and sorted(revival.reft) == [0, 1, 2]
-  scores = {row["score"] for row in found["pruned"].rows()}
-  assert scores == {"gradient", "random", "random_best"}
+def test_ones_own_models_are_read_like_their_negatives_lifted_more_than_by_random_pruning_and_revived(monkeypatch):
+  found = []
+
+  def recorded(procedure):
+    return lambda *args, **more: found.append((args[0], procedure(*args, **more))) or found[-1][1]
+
+  for name in ("probe", "prune", "revive"):
+    monkeypatch.setattr(fw, name, recorded(getattr(fw, name)), raising=False)
+  runpy.run_path(str(FOLDER / "own_model.py"))
+  assert [type(model) for model, _ in found] == [fw.FunctionModel] * 3 + [fw.FlaxModel] * 3
+  results = [result for _, result in found]
+  for probed, pruned, revival in (results[:3], results[3:]):
+    own, negative = probed.of("pt", 1), probed.negative.of("pt", 1)
+    assert min(own, negative) > 0.9 > probed.guess[0] + 0.5 and probed.saturated("pt", 1), "both keep all counts"
+    by_score, random = (pruned.curve("acc_pt", score, c_te=0) for score in ("gradient", "random"))
+    assert by_score[0] == random[0] and by_score.max() > random.max() + 0.02
+    assert revival.ratio.low > 1 and sorted(revival.reft) == sorted(revival.control) == [0, 1, 2]
 
 
 def test_a_shipped_model_is_the_one_that_its_rows_were_measured_on(monkeypatch):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_programs import count, task_of
 
 from configs import tracr_common
 from experiments.measures import probes
@@ -25,7 +26,7 @@ QUICK = {"steps": 300, "batch_size": 64, "learning_rate": 0.03, "drops": (200,),
 class PairTask:
   """Letters 0, 1, 2; the answers are read at two positions: there stands how often O occurs up to there."""
 
-  name, length, num_labels, answer_position, prompted = "pairs", 6, 7, (2, 5), False
+  name, length, num_labels, answer_position, prompted, holds_out = "pairs", 6, 7, (2, 5), False, False
 
   def sample_test(self, key, batch_size, c_te):
     del c_te
@@ -54,6 +55,42 @@ def test_several_answer_positions_are_read_as_so_many_strings():
   assert found.guess[0] == pytest.approx(common_label, abs=0.05)
   assert found.of("pt", 2) == 1.0 and found.of("pt", 1) == pytest.approx(found.guess[0], abs=0.02)
   assert found.selectivity("pt", 2) == 1.0 - found.of("control_pt", 2) > 0.3
+
+
+def test_a_probe_is_tested_on_the_strings_that_a_task_holds_out():
+  """A stream of noise, fixed for each string, is a string by heart; one that counts is read on new strings too."""
+  task = task_of(count, "xy", num_letters=5, answer_position=1)
+  place = 5 ** np.arange(task.length)
+  noise = np.random.default_rng(0).normal(size=(5**task.length, 256)).astype(np.float32)
+
+  def streams(params, tokens):
+    by_heart = jnp.broadcast_to(params["noise"][tokens @ place][:, None], (*tokens.shape, 256))
+    counted = jnp.broadcast_to((tokens == task.token_ids[0]).sum(1)[:, None, None] == jnp.arange(256), by_heart.shape)
+    return ModelOutput(by_heart, residuals=(by_heart, counted.astype(jnp.float32)))
+
+  settings = ProbeSettings(**{**QUICK, "steps": 400, "drops": ()})
+  found = probe(FunctionModel(streams), {"noise": noise}, task, settings)
+  assert found.of("pt", 2) > 0.95  # the only string of five x is held out, and so its label is never trained
+  assert found.of("pt", 1) < found.guess[0] + 0.15 < 0.7 and found.of("control_pt", 1) < 0.7
+
+
+def test_residuals_of_unequal_widths_and_what_was_not_probed_are_refused_in_one_line():
+  def widening(params, tokens):
+    stream = counting(params, tokens).residuals[0]
+    return ModelOutput(stream, residuals=(stream, stream[..., :3]))
+
+  with pytest.raises(InputError) as caught:
+    probe(FunctionModel(widening), {"scale": jnp.float32(5)}, PairTask(), ProbeSettings(**QUICK))
+  assert str(caught.value).startswith("residuals: [7, 3] is not allowed; use one width") and "\n" not in str(
+    caught.value
+  )
+  found = probing.Probed((1, 2), np.zeros((2, 4)), np.zeros(4))
+  with pytest.raises(InputError, match=r"\Ablock: 0 is not allowed; use one of 1, 2\Z"):
+    found.of("pt", 0)
+  with pytest.raises(InputError, match=r"\Areads: 'label' is not allowed; use one of pt, ft, [^\n]*\Z"):
+    found.of("label", 1)
+  with pytest.raises(InputError, match=r"\Areads: 'label' is not allowed; [^\n]*\Z"):
+    dataclasses.replace(found, negative=found).saturated("label", 1)
 
 
 def test_a_negative_that_reads_as_well_saturates_and_without_one_that_is_said():

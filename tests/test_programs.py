@@ -27,6 +27,15 @@ def count(token):
   return rasp.SelectorWidth(rasp.Select(rasp.tokens, rasp.Map(lambda _: token, rasp.tokens), EQ))
 
 
+def stored(token):
+  """0.5 where the token stands and 1.5 elsewhere; categorical."""
+  return rasp.Map(lambda found: 0.5 if found == token else 1.5, rasp.tokens)
+
+
+def stored_as_number(token):
+  return rasp.numerical(stored(token))
+
+
 def share(token):
   is_token = rasp.numerical(rasp.Map(lambda found: found == token, rasp.tokens))
   everywhere = rasp.Select(rasp.tokens, rasp.tokens, TRUE)
@@ -209,8 +218,12 @@ def test_equal_tasks_are_equal_and_whatever_differs_has_a_key_of_its_own():
     task_of(count, "xy", **fields, seed=1),
     task_of(count, "xy", **fields, name="other"),
     task_of(count, "xy", **fields, distinct_answers_in_test=False),
+    task_of(stored, "xy", answer_position=1),  # and the same answers as numbers
+    task_of(stored_as_number, "xy", answer_position=1),
+    task_of(lambda token: rasp.SequenceMap(min, stored(token), rasp.indices), "xy", answer_position=4),
+    task_of(lambda token: rasp.SequenceMap(min, stored_as_number(token), rasp.indices), "xy", answer_position=4),
   ]
-  assert len({key_of(COUNTS), *map(key_of, others)}) == 1 + len(others)
+  assert len({key_of(COUNTS), *map(key_of, others)}) == 1 + len(others) == len({COUNTS, *others})
 
 
 @pytest.mark.parametrize(

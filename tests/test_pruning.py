@@ -213,6 +213,19 @@ def test_settings_that_cannot_be_are_one_line(fields, message):
     PruneSettings(**fields)
 
 
+def test_a_curve_that_was_not_measured_and_a_leaf_that_is_no_float_are_one_line(found):
+  pruned = found[2]
+  assert pruned.curve("acc_ft", "random", c_te=1).tolist() == pruned.curves["all", "weight"]["random"][:, 3].tolist()
+  with pytest.raises(
+    InputError, match=r"\Acurve: \('acc_pt', {}\) is not allowed; use \('acc_pt', {'c_te': 0}\), .*\Z"
+  ):
+    pruned.curve("acc_pt", "random")
+  with pytest.raises(InputError, match=r"\Ascore: 'luck' is not allowed; use one of gradient, magnitude, random, .*\Z"):
+    pruned.curve("acc_pt", "luck", c_te=0)
+  with pytest.raises(InputError, match=r"\Aparams out/step: 'int32' is not allowed; use floats; [^\n]*\Z"):
+    prune(MODEL, {"out": {**params_of(0)["out"], "step": np.int32(3)}}, TASKS[0], SETTINGS)
+
+
 def test_what_a_model_does_not_have_is_one_line():
   fast = dataclasses.replace(SETTINGS, single_weights=0, histogram_ks=())
   for scope, message in (

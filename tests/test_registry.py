@@ -88,6 +88,8 @@ def test_a_model_is_named_by_the_fields_of_its_row_and_its_settings_words():
   assert named(row, *fields) == "Counting, n_iters 800, randFT, η_L 0.0001, C_Tr 1, low prior, 10 % mixed in"
   compiled = {"setting": "tracr", "task": "max_identifier", "target": "ft", "learning_rate": 1e-4, "mix": None}
   assert named(compiled, *fields) == "Max-identifier, η_VS 0.0001"
+  own = {"setting": "tracr", "rank": 4, "forget_weight": 0.25, "kind_of_lora": "wide", "left": None}
+  assert named(own, "rank", "forget_weight", "kind_of_lora", "left") == "rank 4, forget_weight 0.25, kind_of_lora wide"
   assert short_name({"operand": "pt"}) == "compiled"
   assert short_name(row | {"reft_learning_rate": 1e-5}) == "randFT 0.0001, C_Tr 1, reFT 1e-05"
 

@@ -1,5 +1,8 @@
 """Training in one call: which pytree each seed starts from, and what of it is refused in one line."""
 
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +63,10 @@ def test_each_seed_starts_from_its_own_pytree(kind):
     ({"a": jnp.ones(2), "b": jnp.ones(2)}, {"per_seed": True}, "params: 'a dict' is not allowed; .* each of 2 seeds"),
     ([layers_of(0), layers_of(1)[:1]], {"per_seed": True}, "params: 'a list of different pytrees' .*"),
     ([layers_of(0), layers_of(1)[::-1]], {"per_seed": True}, "params: 'a list of different pytrees' .* same shapes"),
-    (layers_of(0), {"per_seed": False, "seeds": ()}, r"seeds: \(\) is not allowed; use one or more"),
+    (layers_of(0), {"per_seed": False, "seeds": ()}, "seeds: empty; give at least one, .*"),
+    (layers_of(0), {"per_seed": False, "seeds": (0, 0)}, r"seeds: \(0, 0\) has a value twice; .*"),
+    (layers_of(0), {"per_seed": False, "seeds": 3}, "seeds: 3 is not a tuple, .*"),
+    ({"a": np.ones(2), "n": {"step": np.int32(3)}}, {}, "params n/step: 'int32' is not allowed; use floats; .*"),
   ],
 )
 def test_what_no_seed_can_start_from_is_one_line_before_training(params, more, message):
@@ -76,6 +82,65 @@ def test_revival_refuses_the_control_by_its_name_before_anything_is_trained():
     fw.revive(model, [{}, {}], TASK, control=[{}], per_seed=True, **recipe)
   with pytest.raises(fw.InputError, match=r"\Aper_seed: missing, as control is a list; "):
     fw.revive(model, {}, TASK, control=[{}], **recipe)
+  with pytest.raises(fw.InputError, match=r"\Aseeds: \(1, 1\) has a value twice"):
+    fw.revive(model, {}, TASK, control={}, **{**recipe, "seeds": (1, 1)})
   with pytest.raises(fw.InputError, match=r"\Athreshold: 2 is not a number"):
     fw.revive(model, {}, TASK, control={}, threshold=2, **recipe)
-  assert starts_of((1, 2), (5, 6), per_seed=True) == [1, 2]
+  assert starts_of((1.0, 2.0), (5, 6), per_seed=True) == [1.0, 2.0]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Logging(fw.Answers):
+  logs = ("twice",)
+
+  def loss(self, *args):
+    loss, _ = super().loss(*args)
+    return loss, {"twice": 2 * loss}
+
+
+def test_rows_have_metrics_loss_and_logs_of_every_evaluation_that_has_them():
+  """Weights of zero answer four labels alike and have no gradient, so the loss stays log(4)."""
+  zeros = [np.zeros_like(layer) for layer in layers_of(0)]
+  recipe = {"objective": Logging(target="ft", c_tr=0.0), "optimizer": OPTIMIZER, "evaluator": fw.Accuracies(8)}
+  (run,) = fw.train(fw.FunctionModel(forward), zeros, TASK, learning_rate=0.5, per_seed=False, seeds=(3,), **recipe)
+  rows = run.rows()
+  assert {(row["task"], row["seed"], row["c_tr"], row["target"]) for row in rows} == {(TASK.name, 3, 0.0, "ft")}
+  for name, expected in (("loss", math.log(4)), ("twice", 2 * math.log(4))):
+    values = {row["step"]: row["value"] for row in rows if row["metric"] == name}
+    assert values == pytest.approx({2: expected, 4: expected}, rel=1e-6)
+  assert [row["step"] for row in rows if row["metric"] == "acc_pt" and row["c_te"] == 0] == [0, 2, 4]
+  gone = dataclasses.replace(run, diverged_step=3).rows()
+  assert (
+    {row["step"] for row in gone if row["value"] is None} == {row["step"] for row in gone if "diverged" in row} == {4}
+  )
+  assert [fw.make_row(experiment="own", setting="own", **row) for row in gone]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Hot(fw.Subset):
+  heat: float = 2.0
+
+  def model(self, model):
+    return fw.FunctionModel(lambda params, tokens: self.heat * model.forward(params, tokens).logits)
+
+
+def test_a_run_has_the_model_of_its_parameters():
+  tokens = np.array([[0, 1, 2, 3, 4]])
+  (run,) = trained(layers_of(0), per_seed=False, method=Hot())
+  expected = 2 * forward(run.params, tokens)
+  np.testing.assert_allclose(run.model.forward(run.params, tokens).logits, expected, rtol=1e-6)
+  (plain,) = trained(layers_of(0), per_seed=False)
+  assert plain.model == fw.FunctionModel(forward)
+
+
+def test_numpys_numbers_are_the_numbers_that_they_hold():
+  runs = trained(layers_of(0), per_seed=False, seeds=np.arange(2))
+  assert [(type(run.stage.seed), run.stage.seed) for run in runs] == [(int, 0), (int, 1)]
+  own = fw.Answers(c_tr=np.float32(0.5)), fw.PruneSettings(ks=(np.int64(0), np.uint8(4))), fw.Accuracies(np.int16(8))
+  plain = fw.Answers(c_tr=0.5), fw.PruneSettings(ks=(0, 4)), fw.Accuracies(8)
+  assert own == plain
+  stages = [fw.InitStage(model=part, seed=seed) for part, seed in ((own, np.int32(7)), (plain, 7))]
+  assert stages[0].key == stages[1].key and type(own[1].ks[1]) is int and type(own[0].c_tr) is float
+  for bad in (True, np.True_, np.float32(1.0)):
+    with pytest.raises(fw.InputError, match=r"\Aseed: [^\n]* is not a whole number [^\n]*\Z"):
+      fw.InitStage(model=None, seed=bad)

@@ -26,7 +26,8 @@ def measure(models: Models) -> Measured:
   names = models.load(stages(plan)[0]).labels
   out = Measured(rows=rows_of_tests(plan, names, plan.config.training.eval_size))
   sample = jax.jit(plan.task.sample, static_argnums=1)
-  for c_tr in sorted({0.0, 1.0, *plan.config.finetune.c_trs}):
+  ends = (0.0, 1.0) if plan.task.correlated else (0.0,)
+  for c_tr in sorted({*ends, *plan.config.finetune.c_trs}):
     batch = sample(jax.random.key(TEST_SEED + 1), _SAMPLES, c_tr)
     out.rows += _shares(plan, batch.labels_pt, names, operand="pt", c_tr=c_tr)
     out.rows += _shares(plan, batch.labels_ft, names, operand="ft", c_tr=c_tr)
@@ -58,7 +59,7 @@ def data_row(plan, metric: str, value: float, *, kind: str = "data", **fields: A
 
 
 def _shares(plan, labels, names: list[str], **fields) -> list[Row]:
-  counts = np.bincount(np.asarray(labels), minlength=len(names))
+  counts = np.bincount(np.ravel(labels), minlength=len(names))  # of every answer position
   return [
     data_row(plan, "label_share", count / counts.sum(), label=name, **fields)
     for name, count in zip(names, counts.tolist(), strict=True)

@@ -40,7 +40,7 @@ def measure(models: Models) -> Measured:
   marked = task.marks(batch)
   if marked is None:
     raise InputError(f"measures: maps need to know which tokens an answer is about, which {task.name} does not say")
-  observer = attention.Observer(compiled.model, task, batch.tokens, marked, reference=compiled.params)
+  observer = attention.Observer(compiled.model, task, tokens_BxT=batch.tokens, marks=marked, reference=compiled.params)
   # Compiled attention masks nothing: uniform means over BOS and pads too.
   uniform = {operand: float(letters.mean()) for operand, letters in marked.items()}
   out = Measured()

@@ -1,4 +1,4 @@
-"""Figure 59: predicted classes before and after pruning, beside the right answers."""
+"""Figure 59: predicted labels before and after pruning, beside the right answers."""
 
 from experiments.reports import footer, present
 from experiments.reports.names import named, task_name
@@ -12,7 +12,7 @@ _COLLAPSED = 0.5  # one class on more than half of the strings
 
 
 def histograms(rows: list[Row], facts: dict) -> Part | None:
-  """The part on predicted classes; None where they were not measured, or every run diverged."""
+  """The part on predicted labels; None where they were not measured, or every run diverged."""
   shares = select(rows, metric="predicted_share", c_te=0)
   if not shares:
     return None
@@ -79,4 +79,4 @@ def _figure(rows: list[Row], shares: list[Row], facts: dict):
     title = named(own[0], "task", "learning_rate", "c_tr")
     panels.append(Panel(title, "class", "share, %", series, categories=names))
   line = footer(facts, intervals=False)
-  return bars_figure(panels, title=f"Predicted classes at C_Te = 0, seed {first}", footer=line, columns=2)
+  return bars_figure(panels, title=f"Predicted labels at C_Te = 0, seed {first}", footer=line, columns=2)

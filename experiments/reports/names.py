@@ -1,6 +1,6 @@
 """How reports call and order tasks and models; the display names are the settings' own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from experiments.registry import registered
@@ -10,7 +10,7 @@ from finetune_wrappers.reporting.rows import Row, select
 PRIORS = ("low", "low_medium", "medium", "medium_high", "high")
 # The paper's names of the family tokens in App. E.2.
 FAMILIES = {"counting": "T_NJ", "counting_j1": "T_J1", "counting_j2": "T_J2"}
-# How a row's field is said; None leaves it out.
+# How a row's field is said, if not by its name and value; None leaves it out.
 _SAID = {
   "task": lambda row: task_name(row["task"]),
   "pretraining_steps": lambda row: f"n_iters {row['pretraining_steps']}",
@@ -28,10 +28,14 @@ def named(row: Mapping[str, Any], *fields: str) -> str:
 
   Args:
     row: fields that it lacks, or that are None, are left out.
-    *fields: of `_SAID`, in the order in which they are said.
+    *fields: in the order in which they are said.
   """
-  said = [_SAID[field](row) for field in fields if row.get(field) is not None]
+  said = [_SAID.get(field, _plainly(field))(row) for field in fields if row.get(field) is not None]
   return ", ".join(text for text in said if text)
+
+
+def _plainly(field: str) -> Callable[[Mapping[str, Any]], str]:
+  return lambda row: f"{field} {f'{row[field]:g}' if isinstance(row[field], float) else row[field]}"
 
 
 def short_name(row: Mapping[str, Any]) -> str:

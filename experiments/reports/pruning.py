@@ -30,7 +30,7 @@ _LIFT = 0.1  # what counts as brought back
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
-  """Curves by K, the best K of each model beside random pruning, and, where measured, single weights and classes."""
+  """Curves by K, the best K of each model beside random pruning, and, where measured, single weights and labels."""
   del arrays
   curves = select(rows, stage="prune", metric="acc_pt", c_te=0)
   claims = curve_claims(curves, rows) + _falls(curves, select(rows, stage="prune", metric="acc_ft", c_te=1))

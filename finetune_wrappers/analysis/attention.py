@@ -1,6 +1,8 @@
 """Attention and activation maps: what a model looks at, and which hidden units answer (Figs. 10, 39-54).
 
-found = observe(model, params, task, marks={"pt": on_the_as, "ft": on_the_bs}, reference=compiled_params)
+tokens = task.sample_test(jax.random.key(0), 100, 0).tokens
+marks = {"pt": tokens == letter_a, "ft": tokens == letter_b}
+found = observe(model, params, task, tokens_BxT=tokens, marks=marks, reference=params_before)
 found.rows()
 """
 
@@ -56,7 +58,7 @@ class Observer:
   """
 
   def __init__(
-    self, model: Model, task: Task, tokens_BxT: Any, marks: Mapping[str, Any], *, reference: Params | None = None
+    self, model: Model, task: Task, *, tokens_BxT: Any, marks: Mapping[str, Any], reference: Params | None = None
   ):
     self._model, self._task, self._tokens, self._marks = model, task, tokens_BxT, marks
     before = () if reference is None else needed(outputs(model, reference, tokens_BxT), "hidden")
@@ -82,13 +84,13 @@ def observe(
   model: Model,
   params: Params,
   task: Task,
-  marks: Mapping[str, Any],
-  tokens_BxT: Any,
   *,
+  tokens_BxT: Any,
+  marks: Mapping[str, Any],
   reference: Params | None = None,
 ) -> Observed:
   """Looks at one model; arguments and errors are those of `Observer`, which is for many models."""
-  return Observer(model, task, tokens_BxT, marks, reference=reference)(params)
+  return Observer(model, task, tokens_BxT=tokens_BxT, marks=marks, reference=reference)(params)
 
 
 def outputs(model: Model, params: Params, tokens_BxT: Any) -> ModelOutput:

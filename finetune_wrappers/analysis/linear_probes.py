@@ -38,7 +38,7 @@ class ProbeSettings(Checked):
   """How probes train. The defaults are the paper's, or a reading where it says nothing (marked so).
 
   Attributes:
-    steps: iterations, each on fresh samples.
+    steps: iterations, each on a batch of its own.
     batch_size: strings an iteration (reading: as in the models' training).
     learning_rate: of AdamW, before the first drop.
     drops: iterations, counted from 0, from which the rate is lower; rising, within steps.
@@ -86,7 +86,7 @@ class ProbeResult(NamedTuple):
   """What `train_probes` found.
 
   Attributes:
-    accuracy: float32 [P, Q], fraction on fresh strings that all probes share; nan where non_finite.
+    accuracy: float32 [P, Q], fraction on test strings that all probes share; nan where non_finite.
     loss: float32 [P, Q], cross-entropy in nats, mean over the last tenth of the training steps.
     guess: float32 [Q], accuracy on the same strings of always guessing their most common label.
     non_finite: bool [P, Q], whether a loss, a weight or a test logit was not finite, or a label was C or more.
@@ -106,8 +106,10 @@ def schedule(settings: ProbeSettings) -> optax.Schedule:
   return optax.piecewise_constant_schedule(settings.learning_rate, drops)
 
 
-def train_probes(features: Features, settings: ProbeSettings, num_labels: int, key: Any) -> ProbeResult:
-  """Trains P x Q probes at once, each as if alone, and tests them on fresh strings (Figs. 8, 90-98).
+def train_probes(
+  features: Features, settings: ProbeSettings, num_labels: int, key: Any, *, test_features: Features | None = None
+) -> ProbeResult:
+  """Trains P x Q probes at once, each as if alone, and tests them on strings drawn apart (Figs. 8, 90-98).
 
   Pure, so it goes under jit, vmap and lax.map. A lane is a `features` that closes over the lane's weights; lanes that
   are given the same key see the same strings, in training and in the test. Features are computed outside of
@@ -118,6 +120,7 @@ def train_probes(features: Features, settings: ProbeSettings, num_labels: int, k
     settings: shared by all probes.
     num_labels: C, outputs of a probe (paper: the vocabulary's size).
     key: JAX random key, of all strings.
+    test_features: of the strings to test on; by default drawn as those to train on, and maybe the same strings.
 
   Raises:
     InputError: for fewer than 2 labels, or features of other shapes or types.
@@ -132,7 +135,7 @@ def train_probes(features: Features, settings: ProbeSettings, num_labels: int, k
     # A channel that never varies (all of B0: the answer request looks the same in every string) stays as it is.
     scale = jnp.maximum(x_PxBxD.std(axis=1, keepdims=True), 1e-6)
 
-  def draw(key):
+  def draw(key, features=features):
     x_PxBxD, labels_QxB = features(key, settings.batch_size)
     return (x_PxBxD - centre) / scale, labels_QxB
 
@@ -149,7 +152,7 @@ def train_probes(features: Features, settings: ProbeSettings, num_labels: int, k
   (probes, _), losses_SxPxQ = jax.lax.scan(step, (zero, optimizer.init(zero)), jnp.arange(settings.steps))
 
   def test(i):
-    x_PxBxD, labels_QxB = draw(jax.random.fold_in(testing, i))
+    x_PxBxD, labels_QxB = draw(jax.random.fold_in(testing, i), test_features or features)
     logits_PxQxBxC = _logits(probes, x_PxBxD)
     right_PxQ = (logits_PxQxBxC.argmax(axis=-1) == labels_QxB).sum(axis=-1)
     return right_PxQ, jax.nn.one_hot(labels_QxB, num_labels).sum(axis=1), jnp.isfinite(logits_PxQxBxC).all((2, 3))

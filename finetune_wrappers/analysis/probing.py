@@ -8,6 +8,7 @@ mean nothing (`control_task`) and a model that never had the capability (`negati
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,10 @@ class Probed:
 
   Attributes:
     blocks: P places: 0 before the first block, n after the n-th.
-    accuracy: float [P, 4] on fresh strings, by place and by what is read, in the order of READS: the operands' answers
-      and labels that mean nothing; nan where training a probe failed.
+    accuracy: float [P, 4] on test strings, by place and by what is read, in the order of READS: the operands' answers
+      and labels that mean nothing; nan where training a probe failed. A task that holds strings out is tested on them;
+      any other draws both parts alike, so where its strings are few a probe may know them by heart, as it then knows
+      the control's.
     guess: float [4], accuracy of always guessing the most common label.
     negative: the same of a model that never had the capability, if one was given.
   """
@@ -52,23 +55,29 @@ class Probed:
     return cls(tuple(np.asarray(blocks).tolist()), np.asarray(accuracy), np.asarray(guess))
 
   def of(self, reads: str, block: int) -> float:
-    """The accuracy of one probe; `reads` is one of READS."""
+    """The accuracy of one probe; `reads` is one of READS.
+
+    Raises:
+      InputError: for another, or a block that was not probed.
+    """
+    require(reads in READS, "reads", reads, f"one of {', '.join(READS)}")
+    require(block in self.blocks, "block", block, f"one of {', '.join(map(str, self.blocks))}")
     return float(self.accuracy[self.blocks.index(block), READS.index(reads)])
 
   def selectivity(self, reads: str, block: int) -> float:
-    """How much better the answer is read (`pt` or `ft`) than its control's label."""
+    """How much better the answer is read (`pt` or `ft`) than its control's label; errors as `of`."""
     return self.of(reads, block) - self.of(f"control_{reads}", block)
 
   def saturated(self, reads: str, block: int, margin: float = 0.05) -> bool:
     """Whether the model without the capability is read as well; see `saturated`.
 
     Raises:
-      InputError: without such a model.
+      InputError: without such a model, or as `of`.
     """
     if self.negative is None:
       raise InputError("negative: missing; probe also a model that never had the capability")
-    guess = float(self.guess[READS.index(reads)])
     own, negative = self.of(reads, block), self.negative.of(reads, block)
+    guess = float(self.guess[READS.index(reads)])
     return saturated([own], negative_R=[negative], guess=guess, margin=margin)
 
   def rows(self) -> list[dict[str, Any]]:
@@ -109,7 +118,7 @@ class Prober:
       negative: weights of a model that never had the capability.
 
     Raises:
-      InputError: for a model that does not give its residual stream.
+      InputError: for a model that does not give its residual stream, or one whose width differs by block.
     """
     beside = None if negative is None else self(negative)
     with self._model.numerics():
@@ -119,7 +128,14 @@ class Prober:
     """(blocks [P], accuracy [P, 4], guess [4]) of one model: a pure function, for several models in one program."""
     task, position = self._task, self._task.answer_position
     keys = jax.random.split(jax.random.key(_SEED), 4)
-    samples = task.sample_test(keys[0], _CONTROL_SAMPLES, 0)
+
+    def draw_test(key, batch_size):
+      return task.sample_test(key, batch_size, 0)
+
+    def draw_train(key, batch_size):
+      return task.sample(key, batch_size, 0.0) if task.holds_out else draw_test(key, batch_size)
+
+    samples = draw_train(keys[0], _CONTROL_SAMPLES)
     controls = [
       self._control(keys[1], samples.tokens, samples.labels_pt),
       self._control(keys[2], samples.tokens, samples.labels_ft),
@@ -127,16 +143,19 @@ class Prober:
 
     blocks: list[int] = []  # known once the model was traced
 
-    def features(key, batch_size):
-      batch = task.sample_test(key, batch_size, 0)
+    def features(draw, key, batch_size):
+      batch = draw(key, batch_size)
       stream = self._model.stream(params, self._asked(batch), position)
       blocks[:] = stream
+      widths = [x.shape[-1] for x in stream.values()]
+      require(len(set(widths)) == 1, "residuals", widths, "one width for all blocks, as one probe's shape serves all")
       x_PxNxD = jnp.stack([x.reshape(-1, x.shape[-1]) for x in stream.values()])
       answers = [batch.labels_pt.ravel(), batch.labels_ft.ravel()]
       text = self._text(batch.tokens, batch.labels_pt)[0]
       return x_PxNxD, jnp.stack([*answers, *(control_labels(own, text) for own in controls)])
 
-    found = train_probes(features, self._settings, task.num_labels, keys[3])
+    train, test = (functools.partial(features, draw) for draw in (draw_train, draw_test))
+    found = train_probes(train, self._settings, task.num_labels, keys[3], test_features=test)
     return jnp.array(blocks), found.accuracy, found.guess
 
   def _control(self, key, tokens, labels):

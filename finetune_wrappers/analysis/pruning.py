@@ -23,6 +23,7 @@ from finetune_wrappers.models.model import Model, answer_logits
 from finetune_wrappers.rules import COUNT, SIZE, Checked, Many, Rule, one_of, ruled, text
 from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies, Metric
+from finetune_wrappers.training.methods import require_floats
 from finetune_wrappers.types import InputError, Params, require
 
 # The batch that scores weights is drawn apart from the test sets.
@@ -91,7 +92,8 @@ class Pruned:
     metrics: names of the M metrics.
     curves: by (scope, unit) and score, float32 [K, M]; `random` is the mean over draws, `random_best` the best.
     singles: by scope, (path, index, metrics [M]) of each weight that was zeroed alone, in the order of the score.
-    predictions: by C_Te, int [K, B] labels predicted at `histogram_ks` when O_PT is asked for.
+    predictions: by C_Te, int [K, B], or [K, B, positions], the labels predicted at `histogram_ks` by the first scope's
+      gradient score; a task with prompts is given that for O_PT.
   """
 
   settings: PruneSettings
@@ -107,9 +109,15 @@ class Pruned:
       metric: such as `acc_pt`.
       score: one of the settings' scores, `random` (the mean over draws) or `random_best`.
       **fields: of the metric, such as c_te.
+
+    Raises:
+      InputError: for a metric or a score that was not measured.
     """
-    place = [(own.name, dict(own.fields)) for own in self.metrics].index((metric, fields))
-    return self.curves[self.settings.scopes[0], self.settings.units[0]][score][:, place]
+    names = [(own.name, dict(own.fields)) for own in self.metrics]
+    curves = self.curves[self.settings.scopes[0], self.settings.units[0]]
+    require((metric, fields) in names, "curve", (metric, fields), ", ".join(map(str, names)))
+    require(score in curves, "score", score, f"one of {', '.join(curves)}")
+    return curves[score][:, names.index((metric, fields))]
 
   def rows(
     self, labels: Sequence[str] = (), weight_name: Callable[[str, tuple[int, ...]], str] = path_name
@@ -183,9 +191,10 @@ class Pruner:
       compiled: the weights as compiled, for the scope `near_zero`.
 
     Raises:
-      InputError: for a scope that no parameter is in, `near_zero` without compiled weights, or neurons that cannot be
-        told (`units.layers_of`).
+      InputError: for a leaf that is not of floats, a scope that no parameter is in, `near_zero` without compiled
+        weights, or neurons that cannot be told (`units.layers_of`).
     """
+    require_floats(params)
     settings, curves, singles, predictions = self._settings, {}, {}, {}
     with self._model.numerics():
       for scope in settings.scopes:

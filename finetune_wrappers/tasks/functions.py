@@ -12,7 +12,7 @@ import numpy as np
 from finetune_wrappers.rules import FLAG, SIZE, Checked, ruled
 from finetune_wrappers.tasks.strings import NAME, Unprompted
 from finetune_wrappers.tasks.task import Categorical, Output
-from finetune_wrappers.types import Batch, InputError
+from finetune_wrappers.types import Batch, InputError, require
 
 _PROBED = 256  # strings that are drawn to check the functions and to tell one task from another in keys
 
@@ -29,7 +29,8 @@ class _Given(Unprompted):
 class FunctionTask(_Given, Checked):
   """A task from a sampler and the right answers, both jittable; see `Task`.
 
-  Strings to test on are drawn as those to train on, so they may be the same where strings are few. Two tasks are equal
+  Strings to test on are drawn as those to train on, so they may be the same where strings are few; a model or a probe
+  may then know them by heart. A `ProgramTask` holds strings out. Two tasks are equal
   only if they are one object; their keys are equal if name, sizes and the first strings are.
 
   Attributes:
@@ -72,7 +73,7 @@ class FunctionTask(_Given, Checked):
     """See `Task.sample`; a task without a correlation takes a C_Tr of 0 only."""
     self.check_share("c_tr", c_tr)
     tokens = self._strings(key, batch_size, c_tr)
-    return Batch(*(jnp.asarray(leaf, jnp.int32) for leaf in (tokens, *self._answers(tokens))))
+    return Batch(_whole("strings", tokens), *(_whole("answers", labels) for labels in self._answers(tokens)))
 
   def sample_test(self, key, batch_size: int, c_te: int) -> Batch:
     """See `Task.sample_test`."""
@@ -90,6 +91,15 @@ class FunctionTask(_Given, Checked):
     for labels in (batch.labels_pt, batch.labels_ft):
       if labels.shape != (_PROBED, *positions) or not 0 <= labels.min() <= labels.max() < self.num_labels:
         raise InputError(f"answers: must give labels from 0 to {self.num_labels - 1}, {(_PROBED, *positions)}")
+    self.output.check(self.num_labels)
     read = np.atleast_1d(self.answer_position)
     if not 0 <= read.min() <= read.max() < self.length:
       raise InputError(f"answer_position: {self.answer_position} is not allowed; use 0 to {self.length - 1} (length)")
+
+
+def _whole(field: str, values: Any) -> Any:
+  """As int32; a fraction would be cut off."""
+  values = jnp.asarray(values)
+  fine = jnp.issubdtype(values.dtype, jnp.integer) or values.dtype == bool
+  require(fine, field, str(values.dtype), "whole numbers, such as the place of the answer's value in output.values")
+  return values.astype(jnp.int32)

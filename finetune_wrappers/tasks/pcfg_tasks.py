@@ -42,6 +42,7 @@ class PCFGTask(Checked):
   distinct_answers_in_test: bool = ruled(FLAG, True)
   output = Categorical()
   prompted = True
+  holds_out = False
   correlated = True
 
   def __post_init__(self):

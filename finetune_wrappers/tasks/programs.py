@@ -174,7 +174,7 @@ def _digest(table: Table, labels: tuple, programs: list[rasp.SOp]) -> str:
 
 
 def _outline(program: rasp.SOp) -> list:
-  """Kind, name, constants and parts of each step; functions cannot be compared, but their effect is in the answers."""
+  """Kind, name, constants, encoding and parts of each step; functions cannot be compared, but their answers can."""
   steps: list = []
   places: dict[int, int] = {}
 
@@ -183,8 +183,10 @@ def _outline(program: rasp.SOp) -> list:
       parts = [visit(child) for child in step.children]
       constants = [str(vars(step).get(name)) for name in ("default", "fill", "value")]
       comparison = [value.value for value in vars(step).values() if isinstance(value, rasp.Comparison)]
+      # Answers do not show it. Only the encoding that is not Tracr's default, so that older keys stay valid.
+      encoding = ["numerical"] if isinstance(step, rasp.SOp) and rasp.is_numerical(step) else []
       places[id(step)] = len(steps)
-      steps.append([type(step).__name__, step.name, constants, comparison, parts])
+      steps.append([type(step).__name__, step.name, constants, comparison, parts, *encoding])
     return places[id(step)]
 
   visit(program)

@@ -21,12 +21,14 @@ class Unprompted:
 
   Attributes:
     correlated: whether some strings carry a spurious correlation.
+    holds_out: see Task.
   """
 
   name: str
   output: Output = Categorical()
   prompted = False
   correlated = True
+  holds_out = False
 
   def question(self, batch: Batch, target):
     """See `Task.question`.

@@ -37,6 +37,7 @@ class TableTask(StringTask):
     distinct_answers_in_test: whether the test set at C_Te = 0 leaves out strings whose two answers are the same.
   """
 
+  holds_out = True
   distinct_answers_in_test: bool
   _table: Table
   _programs: dict[str, Any]

@@ -4,9 +4,11 @@ import dataclasses
 from typing import Any, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from finetune_wrappers.types import Batch
+from finetune_wrappers.rules import Checked, Many, number, ruled
+from finetune_wrappers.types import Batch, require
 
 # Which answer trains: for O_PT, for O_FT, or a wrong one on purpose (randFT, App. E.4).
 TARGETS = ("pt", "ft", "random")
@@ -14,6 +16,14 @@ TARGETS = ("pt", "ft", "random")
 
 class Output(Protocol):
   """How logits answer, for training and for every accuracy."""
+
+  @property
+  def scalable(self) -> bool:
+    """Whether logits times a number above 0 say the same label, so that a loss may scale them."""
+    ...
+
+  def check(self, num_labels: int) -> None:
+    """Raises InputError unless it can say so many labels."""
 
   def losses(self, logits: Any, labels: Any) -> Any:
     """The loss of each answer, float32 [...], from logits [..., V] and labels int [...]."""
@@ -32,6 +42,11 @@ class Output(Protocol):
 class Categorical:
   """One logit a label; cross-entropy in nats."""
 
+  scalable = True
+
+  def check(self, num_labels: int) -> None:
+    """See Output."""
+
   def losses(self, logits: Any, labels: Any) -> Any:
     """See Output."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -46,14 +61,24 @@ class Categorical:
 
 
 @dataclasses.dataclass(frozen=True)
-class Numerical:
+class Numerical(Checked):
   """One number, the first logit; squared error. A label is the place of its value; the nearest value is predicted.
 
   Attributes:
-    values: of each label, ascending.
+    values: of each label, ascending; float32 must tell them apart.
   """
 
-  values: tuple[float, ...]
+  values: tuple[float, ...] = ruled(Many(number("as a label's value", lambda _: True)))
+  scalable = False
+
+  def __post_init__(self):
+    super().__post_init__()
+    rising = bool((np.diff(np.array(self.values, np.float32)) > 0).all())
+    require(rising, "values", self.values, "ascending numbers that float32 tells apart")
+
+  def check(self, num_labels: int) -> None:
+    """See Output."""
+    require(len(self.values) == num_labels, "output.values", self.values, f"one for each of {num_labels} labels")
 
   def losses(self, logits: Any, labels: Any) -> Any:
     """See Output."""
@@ -104,6 +129,11 @@ class Task(Protocol):
   @property
   def correlated(self) -> bool:
     """Whether there is a spurious correlation; without one C_Tr and C_Te can only be 0."""
+    ...
+
+  @property
+  def holds_out(self) -> bool:
+    """Whether strings of the test sets are kept from training, as where they are few; probes heed it too."""
     ...
 
   def sample(self, key: Any, batch_size: int, c_tr: Any) -> Batch:

@@ -4,10 +4,11 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.rules import Checked, ruled, text
-from finetune_wrappers.types import InputError, Params
+from finetune_wrappers.types import InputError, Params, require
 
 ALL, MATRICES, NO_EMBEDDINGS = TRAINED = ("all", "matrices", "no_embeddings")
 
@@ -77,6 +78,14 @@ class Subset(Method):
 def path_of(path: Any) -> str:
   """The path of a leaf in any pytree, such as `blocks_1/attn/value/kernel`."""
   return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def require_floats(params: Params, name: str = "params") -> None:
+  """Raises InputError for a leaf that is not of floats, as it has no gradient."""
+  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+    dtype = jnp.result_type(leaf)
+    fine = jnp.issubdtype(dtype, jnp.floating)
+    require(fine, f"{name} {path_of(path)}", str(dtype), "floats; close the model's function over anything else")
 
 
 def is_matrix(path: str, leaf: Any) -> bool:

@@ -12,7 +12,7 @@ from finetune_wrappers.models.model import Model, answer_logits, fitting
 from finetune_wrappers.rules import ABOVE_0, FLAG, NOT_NEGATIVE, SHARE, Checked, Many, one_of, ruled
 from finetune_wrappers.tasks.task import TARGETS
 from finetune_wrappers.training.swept import swept
-from finetune_wrappers.types import Params, require
+from finetune_wrappers.types import InputError, Params, require
 
 POSITIONS = ("answer", "letters")
 
@@ -71,6 +71,10 @@ class Answers(Objective):
     require(task.correlated or not self.c_tr, "c_tr", self.c_tr, "0, as the task has no correlation")
     one = isinstance(task.answer_position, int) or self.positions == "answer"
     require(one, "positions", self.positions, "answer, as the task is answered at several positions")
+    lettered = self.positions == "answer" or hasattr(task, "num_letters")
+    require(lettered, "positions", self.positions, "answer, as the task does not say where its letters are")
+    fine = self.logit_scale == 1 or task.output.scalable
+    require(fine, "logit_scale", self.logit_scale, "1, as the task's answers are numbers")
 
   def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
     """(tokens [B, T], labels [B], or [B, positions] where the task is answered at several)."""
@@ -108,6 +112,12 @@ class MixedAnswers(Answers):
     check_prior(self.prior)
     require(self.mixed or not self.mix, "mix", self.mix, "0 where mixed is False")
 
+  def check(self, task: Any) -> None:
+    """See Objective."""
+    super().check(task)
+    if self.mixed:
+      _check_text(task, "mixed")
+
   def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
     """(tokens [B, T], labels [B]); a pretraining sample is a row like any other: its prompt and its answer."""
     tokens, labels = super().draw(task, key, batch_size)
@@ -141,6 +151,10 @@ class Text(Objective):
     """See Objective; pretraining has always been seeded like training for O_PT."""
     return "pt"
 
+  def check(self, task: Any) -> None:
+    """See Objective."""
+    _check_text(task, "objective")
+
   def draw(self, task: Any, key: Any, batch_size: int) -> tuple[Any, Any]:
     """(prompts [B, T], answers [B])."""
     return task.sample_pretraining(key, batch_size, self.prior)
@@ -154,6 +168,11 @@ class Text(Objective):
     logits = fitting(model.text(params, text_BxT), text_BxT.shape, task)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, next_BxT)
     return losses.mean() + self.answer_weight * losses[:, task.answer_position].mean(), {}
+
+
+def _check_text(task: Any, field: str) -> None:
+  if not hasattr(task, "sample_pretraining"):
+    raise InputError(f"{field}: {task.name} has no pretraining text; use Answers, or a task such as PCFGTask")
 
 
 def check_prior(prior: tuple[float, ...]) -> None:

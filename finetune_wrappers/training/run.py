@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from finetune_wrappers.models.model import Model
+from finetune_wrappers.rules import SEED, Many
 from finetune_wrappers.tasks.task import Task
 from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.evaluators import Accuracies, Evaluator, Metric
 from finetune_wrappers.training.lanes import Layout
-from finetune_wrappers.training.methods import Method, Subset
+from finetune_wrappers.training.methods import Method, Subset, require_floats
 from finetune_wrappers.training.objectives import Objective
 from finetune_wrappers.training.optim import Optimizer
 from finetune_wrappers.training.stages import GivenStage, TrainStage
@@ -30,6 +31,7 @@ class TrainedRun:
 
   Attributes:
     stage: what was trained.
+    model: of these parameters; the parent's, unless the method changes it.
     params: float32 pytree, after the last step.
     steps: where it was evaluated, int [E].
     metrics: float32 [E, M], in the order of the evaluator's metrics.
@@ -39,6 +41,7 @@ class TrainedRun:
   """
 
   stage: TrainStage
+  model: Model
   params: Params
   steps: np.ndarray
   metrics: np.ndarray
@@ -52,22 +55,35 @@ class TrainedRun:
     return self.stage.evaluator.metrics(self.stage.task)
 
   def curve(self, name: str, **fields: Any) -> np.ndarray:
-    """One metric over the evaluations, float64 [E], such as `curve("acc_pt", c_te=0)`; NaN from where it diverged."""
+    """One metric over the evaluations, float64 [E], such as `curve("acc_pt", c_te=0)`; NaN from where it diverged.
+
+    Raises:
+      InputError: for a metric that was not measured.
+    """
     names = [(metric.name, dict(metric.fields)) for metric in self.metric_names]
     require((name, fields) in names, "curve", (name, fields), ", ".join(map(str, names)))
     values = self.metrics[:, names.index((name, fields))].astype(float)
+    return self._until_gone(values)
+
+  def _until_gone(self, values: np.ndarray) -> np.ndarray:
     return np.where((self.diverged_step >= 0) & (self.steps >= self.diverged_step), np.nan, values)
 
   def rows(self) -> list[dict[str, Any]]:
-    """The metrics at every evaluation with step, seed and all swept values; null values from where it diverged."""
-    common = {"stage": self.stage.kind, "seed": self.stage.seed, **self.stage.swept()}
+    """Metrics at every evaluation, `loss` and logs at every one after the first, which no step came before.
+
+    Each has task, step, seed and all swept values. Values that are not finite, and all from where the run diverged,
+    are None with `diverged`.
+    """
+    common = {"stage": self.stage.kind, "task": self.stage.task.name, "seed": self.stage.seed, **self.stage.swept()}
+    curves = [({"metric": m.name, **dict(m.fields)}, self.curve(m.name, **dict(m.fields))) for m in self.metric_names]
+    curves += [({"metric": name}, self._until_gone(own)) for name, own in {"loss": self.losses, **self.logs}.items()]
     found = []
-    for metric in self.metric_names:
-      curve = self.curve(metric.name, **dict(metric.fields))
+    for place, (fields, curve) in enumerate(curves):
+      first = 0 if place < len(self.metric_names) else 1  # the first step that has a value
       for step, value in zip(self.steps.tolist(), curve.tolist(), strict=True):
-        gone = {"diverged": True} if np.isnan(value) else {}
-        value = None if gone else value
-        found.append({**common, **dict(metric.fields), "metric": metric.name, "step": step, "value": value, **gone})
+        gone = {} if np.isfinite(value) else {"value": None, "diverged": True}
+        if step >= first:
+          found.append({**common, **fields, "step": step, "value": value, **gone})
     return found
 
 
@@ -111,13 +127,14 @@ def train(
     InputError: for values that cannot be.
   """
   starts = starts_of(params, seeds, per_seed=per_seed)
+  method = method or Subset()
   stages = [
     TrainStage(
       kind=kind,
       parent=GivenStage(name=type(model).__name__),
       task=task,
       objective=objective,
-      method=method or Subset(),
+      method=method,
       optimizer=optimizer,
       evaluator=evaluator or Accuracies(1000),
       learning_rate=learning_rate,
@@ -135,6 +152,7 @@ def train(
   return [
     TrainedRun(
       stage,
+      model=method.model(model),
       params=found["params"],
       steps=found["steps"],
       metrics=found["metrics"],
@@ -152,15 +170,16 @@ def starts_of(
   """One pytree for each seed; arguments as `train`, and what messages call the first.
 
   Raises:
-    InputError: for a list or tuple of which `per_seed` does not say what it is, for no seeds, not as many pytrees as
-      seeds, or pytrees of different structures or shapes.
+    InputError: for no seeds, one that stands there twice, a list or tuple of which `per_seed` does not say what it is,
+      not as many pytrees as seeds, pytrees of different structures or shapes, or arrays of other than floats.
   """
-  require(len(seeds) > 0, "seeds", seeds, "one or more")
+  Many(SEED).check("seeds", tuple(seeds) if np.iterable(seeds) else seeds)
   if per_seed is None and type(params) in (list, tuple):
     raise InputError(
       f"per_seed: missing, as {name} is a {type(params).__name__}; say True if it has one pytree for each seed, "
       "False if it is one pytree itself"
     )
+  require_floats(params, name)
   if not per_seed:
     return [params] * len(seeds)
   many = isinstance(params, list | tuple)
