@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Optax: Adam on bfloat16 parameters never forgets one large gradient.
 #
-# Guess: the second moment decays by 0.999 a step, with some rounding: after 10 000 small gradients, a spike is forgotten
-#   (0.999^10000 is 0.00005).
+# Guess: the second moment decays by 0.999 a step, with some rounding. After 10 000 small gradients, a spike is
+#   forgotten (0.999^10000 is 0.00005).
 # Instead: the moments take the parameters' dtype, and 0.999 in bfloat16 is 1. The second moment can only grow. After
 #   one spike, all later updates stay as small as the step after it, for ever.
 # Why it matters: nothing diverges and no value is NaN; the run just learns more slowly, the more so the more it has

@@ -4,8 +4,8 @@
 # Guess: a padding label of -100, as Hugging Face's data collators write it, is ignored, or gives NaN, so that it shows.
 # Instead: labels index the log-probabilities as NumPy would. With 50 classes -100 gives NaN; with 50 257 it means class
 #   50 157, and -1 means the last class. The loss is finite and plausible.
-# Why it matters: a toy test with a small vocabulary shows the mistake, the real run does not: it is trained to say token
-#   50 157 after every padded position.
+# Why it matters: a toy test with a small vocabulary shows the mistake, the real run does not: it is trained to say
+#   token 50 157 at every padded position.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -4,8 +4,8 @@
 # Guess: keys of a pytree may be any string, and each leaf comes back with its own value, or saving refuses.
 # Instead: the name of a stored leaf joins the keys with dots. Both leaves get one name, one overwrites the other, and
 #   restoring returns its value twice. Saving and restoring report success.
-# Why it matters: names with dots come from PyTorch's state dicts ("layer.0.weight"). A tree that holds some of them flat
-#   and some nested loses weights in a checkpoint that looks complete.
+# Why it matters: names with dots come from PyTorch's state dicts ("layer.0.weight"). A tree that holds some of them
+#   flat and some nested loses weights in a checkpoint that looks complete.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
