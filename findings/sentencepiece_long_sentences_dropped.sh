@@ -33,7 +33,8 @@ def pieces(repeats, **options):
 
 
 lost = ["▁", "<0x7A>", "e", "b", "r", "a"]
-for repeats, options, wanted in ((698, {}, ["▁zebra"]), (699, {}, lost), (699, {"max_sentence_length": 5000}, ["▁zebra"])):
+longer = {"max_sentence_length": 5000}
+for repeats, options, wanted in ((698, {}, ["▁zebra"]), (699, {}, lost), (699, longer, ["▁zebra"])):
   got = pieces(repeats, **options)
   print(f"lines of {repeats * 6} bytes, {options or 'defaults'}: zebra becomes {got}")
   if got != wanted:

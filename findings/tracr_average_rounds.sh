@@ -33,7 +33,7 @@ for exactness in (100, 1000):
   )
   for string in ("xxx", "xxy", "xyy"):
     seen[string] = program(list(string))[0], model.apply(["BOS", *string]).decoded[1]
-    print(f"mlp_exactness {exactness}, share of x above 0.6 in {string}: RASP {seen[string][0]}, compiled", seen[string][1])
+    print(f"mlp_exactness {exactness}, {string}: share of x above 0.6, (RASP, compiled):", seen[string])
   wanted = {"xxx": (True, True), "xxy": (True, False), "xyy": (False, False)}
   if seen != wanted:
     sys.exit(f"changed: (RASP, compiled) were {wanted}")
