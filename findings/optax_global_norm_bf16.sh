@@ -2,8 +2,8 @@
 # Optax: clip_by_global_norm lets bfloat16 gradients through that are longer than the limit.
 #
 # Guess: the norm of bfloat16 leaves is right to about a percent, as that of one large leaf is.
-# Instead: the leaves' sums of squares are added one by one in bfloat16. From 256 equal leaves on, the next one is half a
-#   unit in the last place or less and adds nothing. The norm stands still, and the clipped gradient is too long.
+# Instead: the leaves' sums of squares are added one by one in bfloat16. From 256 equal leaves on, the next one is half
+#   a unit in the last place or less and adds nothing. The norm stands still; the clipped gradient is too long.
 # Why it matters: the more layers, the weaker the clipping, and a logged gradient norm has a ceiling. A few hundred
 #   leaves are usual: a transformer's block has about twelve.
 set -euo pipefail
@@ -31,8 +31,8 @@ for leaves, wanted in ((1, 1.0), (256, 1.0), (600, 1.53), (1200, 2.17)):
   grads = [jnp.ones(1200 // leaves if leaves == 1 else 1, jnp.bfloat16)] * leaves
   clipped, _ = clip.update(grads, clip.init(grads))
   got = true_norm(clipped)
-  print(f"{leaves} leaves: norm {true_norm(grads):.2f}, optax.global_norm {float(optax.global_norm(grads)):.2f},", end=" ")
-  print(f"norm after clipping to 1: {got:.2f}")
+  measured = float(optax.global_norm(grads))
+  print(f"{leaves} leaves: norm {true_norm(grads):.2f}, by Optax {measured:.2f}; after clipping to 1: {got:.2f}")
   if abs(got - wanted) > 0.02:
     sys.exit(f"changed: it was {wanted}")
 EOF
