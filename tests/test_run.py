@@ -23,7 +23,7 @@ def forward(layers, tokens):
 
 def layers_of(seed):
   generator = np.random.default_rng(seed)
-  return [generator.normal(size=shape).astype(np.float32) for shape in ((5, 4), (4, 4))]
+  return [generator.normal(size=shape).astype(np.float32) for shape in ((5, 4), (4, 5))]
 
 
 def trained(params, model=forward, **more):
