@@ -10,16 +10,17 @@ import sys
 import pytest
 
 from finetune_wrappers.models.gpt import GPTConfig
-from finetune_wrappers.rules import ruled, whole
+from finetune_wrappers.rules import whole
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
 from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask
-from finetune_wrappers.training import first_release, stages
+from finetune_wrappers.training import stages
 from finetune_wrappers.training.evaluators import Accuracies
 from finetune_wrappers.training.methods import Subset
 from finetune_wrappers.training.objectives import Answers, MixedAnswers, Text
 from finetune_wrappers.training.optim import SGD, AdamW
 from finetune_wrappers.training.stages import CompileStage, GivenStage, InitStage, TrainStage, ancestors
+from finetune_wrappers.training.swept import swept
 from finetune_wrappers.types import InputError
 
 _EXAMPLE = """
@@ -191,6 +192,16 @@ def test_an_objective_refuses_in_one_line_that_names_the_field(field, bad):
     dataclasses.replace(FINETUNE.objective, **{field: bad})
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Wrong(Answers):
+  learning_rate: float = swept(whole(0), 0)
+
+
+def test_two_parts_cannot_sweep_values_of_one_name():
+  with pytest.raises(InputError, match=r"\Aobjective, method: \['learning_rate'\] [^\n]+\Z"):
+    dataclasses.replace(FINETUNE, objective=Wrong(c_tr=0.0))
+
+
 def test_a_compile_stage_refuses_another_operand():
   with pytest.raises(InputError, match=r"\Aoperand: [^\n]*pt, ft\Z"):
     dataclasses.replace(COMPILED, operand="random")
@@ -199,6 +210,38 @@ def test_a_compile_stage_refuses_another_operand():
 @pytest.mark.parametrize("c_tr", [0.0, 1.0])
 def test_the_ends_of_the_range_of_c_tr_are_allowed(c_tr):
   assert Answers(c_tr=c_tr).c_tr == c_tr
+
+
+def test_noise_and_data_depend_on_seed_kind_and_target_and_not_on_what_is_swept():
+  stream = FINETUNE.lane["stream"]
+  assert 0 <= stream < 2**32
+  swept_values = {"learning_rate": 1e-3, "objective": Answers(target="ft", c_tr=0.0), "noise_std": 0.0, "parent": REFT}
+  for field, value in swept_values.items():
+    assert dataclasses.replace(FINETUNE, **{field: value}).lane["stream"] == stream
+  others = {"seed": 4, "kind": "reft", "objective": Answers(target="random", c_tr=0.5)}
+  streams = {dataclasses.replace(FINETUNE, **{field: value}).lane["stream"] for field, value in others.items()}
+  assert len(streams | {stream}) == 4
+
+
+def test_streams_of_many_seeds_are_distinct():
+  assert len({int(dataclasses.replace(FINETUNE, seed=seed).lane["stream"]) for seed in range(500)}) == 500
+
+
+def test_traced_values_do_not_ask_for_another_program():
+  other = dataclasses.replace(
+    FINETUNE, noise_std=0.7, objective=Answers(target="pt", c_tr=1.0), learning_rate=0.3, seed=9
+  )
+  assert other.recipe == FINETUNE.recipe and hash(other.recipe) == hash(FINETUNE.recipe)
+  for field, value in {"evaluator": Accuracies(8), "noise_std": None, "method": Subset(trained="matrices")}.items():
+    assert dataclasses.replace(FINETUNE, **{field: value}).recipe != FINETUNE.recipe
+
+
+def test_a_lane_has_every_traced_value_and_rows_what_is_swept():
+  assert {name: value.item() for name, value in FINETUNE.lane.items() if name != "stream"} == {
+    "learning_rate": pytest.approx(0.1), "c_tr": 0.5, "target": 1, "noise_std": pytest.approx(0.1)
+  }  # fmt: skip
+  assert FINETUNE.swept() == {"learning_rate": 0.1, "target": "ft", "c_tr": 0.5}
+  assert REFT.swept(defaults=False) == {"learning_rate": 0.01, "c_tr": 0.0}  # O_PT's answer is what reFT trains
 
 
 PRETRAIN_KEY, MIXED_KEY = "deb02bb02ff5151f", "3b3c6f6d9fa9975e"
@@ -236,34 +279,6 @@ def test_what_the_first_release_could_not_say_is_said_by_its_own_fields():
     assert said["class"] == "TrainStage" and said["method"] == {"class": "Subset", "trained": method.trained}
     assert said["objective"] == {"class": "Answers", "target": "ft", "c_tr": 0.5, "positions": "answer",
                                  "logit_scale": 1.0}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", [Answers, Subset, Accuracies, SGD, TrainStage, MixedAnswers, Text, AdamW])
-def test_a_field_that_comes_later_changes_a_key_only_by_another_value_than_its_default(monkeypatch, kind):
-  """The class gets one more field, as it would in its source."""
-  later = dataclasses.make_dataclass(
-    kind.__name__, [("later", int, ruled(whole(0), 0, came_later=True))], bases=(kind,), frozen=True, kw_only=True
-  )
-  for names in (first_release._SAID, first_release._FIELDS):
-    for own in list(names):
-      new = tuple(later if part is kind else part for part in own) if isinstance(own, tuple) else later
-      if new != own and (isinstance(own, tuple) or own is kind):
-        monkeypatch.setitem(names, new, names[own])
-  pretrain, mixed = gpt_stages()
-  stage = {MixedAnswers: mixed, AdamW: mixed, Text: pretrain}.get(kind, FINETUNE)
-
-  def with_later(value):
-    if kind is TrainStage:
-      return later(**vars_of(stage), later=value)
-    place = next(name for name in vars_of(stage) if type(getattr(stage, name)) is kind)
-    return dataclasses.replace(stage, **{place: later(**vars_of(getattr(stage, place)), later=value)})
-
-  keys = [with_later(value).key for value in (0, 1, 2)]
-  assert keys[0] == stage.key and len(set(keys)) == 3
-
-
-def vars_of(value):
-  return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def test_a_given_model_has_a_key_only_with_a_checksum_of_its_parameters():
