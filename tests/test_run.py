@@ -99,13 +99,13 @@ class Logging(fw.Answers):
 
 
 def test_rows_have_metrics_loss_and_logs_of_every_evaluation_that_has_them():
-  """Weights of zero answer four labels alike and have no gradient, so the loss stays log(4)."""
+  """Weights of zero answer five labels alike and have no gradient, so the loss stays log(5)."""
   zeros = [np.zeros_like(layer) for layer in layers_of(0)]
   recipe = {"objective": Logging(target="ft", c_tr=0.0), "optimizer": OPTIMIZER, "evaluator": fw.Accuracies(8)}
   (run,) = fw.train(fw.FunctionModel(forward), zeros, TASK, learning_rate=0.5, per_seed=False, seeds=(3,), **recipe)
   rows = run.rows()
   assert {(row["task"], row["seed"], row["c_tr"], row["target"]) for row in rows} == {(TASK.name, 3, 0.0, "ft")}
-  for name, expected in (("loss", math.log(4)), ("twice", 2 * math.log(4))):
+  for name, expected in (("loss", math.log(5)), ("twice", 2 * math.log(5))):
     values = {row["step"]: row["value"] for row in rows if row["metric"] == name}
     assert values == pytest.approx({2: expected, 4: expected}, rel=1e-6)
   assert [row["step"] for row in rows if row["metric"] == "acc_pt" and row["c_te"] == 0] == [0, 2, 4]
