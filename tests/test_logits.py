@@ -100,3 +100,14 @@ def test_several_positions_and_numbers_need_what_they_read():
   assert answer_logits(model_with(1), {"bias": 0.0}, task, tokens).shape == (8, 2, 1)
   with pytest.raises(InputError, match=r"gives logits \[8, 2, 0\]; needs \[8, 2, V\], V at least 1\Z"):
     answer_logits(model_with(0), {"bias": 0.0}, task, tokens)
+
+
+def test_a_model_that_answers_once_for_a_string_is_read_at_its_only_position():
+  tokens = np.zeros((3, 5), int)
+  once = FunctionModel(lambda params, tokens: jnp.ones((len(tokens), 1, 7)))
+  assert once.answer({}, tokens, 0).shape == (3, 7)
+  for position in (1, (0,)):  # JAX would read position 0 instead of 1
+    with pytest.raises(InputError, match=r"\Amodel: gives logits \[3, 1, 7\]; needs \[3, 5, V\], [^\n]+\Z"):
+      once.answer({}, tokens, position)
+  with pytest.raises(InputError, match="logits at every position"):
+    once.text({}, tokens)

@@ -38,7 +38,7 @@ class Model:
 
   def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
     """Logits where the answer is read, [B, V]; [B, positions, V] for several positions."""
-    return _at(_logits(self, params, tokens_BxT), position)
+    return _at(_logits(self, params, tokens_BxT, position), position)
 
   def text(self, params: Params, tokens_BxT: Any) -> Any:
     """Logits of every next token, [B, T, V]."""
@@ -135,10 +135,13 @@ def needed(output: ModelOutput, part: str) -> Any:
   return found
 
 
-def _logits(model: Model, params: Params, tokens_BxT: Any) -> Any:
+def _logits(model: Model, params: Params, tokens_BxT: Any, position: Position | None = None) -> Any:
+  """At every position; a model that answers once for a whole string may give position 0 only, where it is read."""
   logits = model.forward(params, tokens_BxT).logits
-  if len(logits.shape) != 3 or logits.shape[:2] != tokens_BxT.shape:
-    needs = f"[{', '.join(map(str, tokens_BxT.shape))}, V]"
+  batch, length = tokens_BxT.shape
+  given = logits.shape[:2] == (batch, length) or (position == 0 and logits.shape[:2] == (batch, 1))
+  if len(logits.shape) != 3 or not given:
+    needs = f"[{batch}, {length}, V]"
     raise InputError(f"model: gives logits {list(logits.shape)}; needs {needs}, logits at every position of a string")
   return logits
 
