@@ -22,10 +22,11 @@ def test_ones_own_program_is_wrapped_and_revived_before_its_control():
     assert run.curve("acc_pt", c_te=0)[0] > 0.95, "compiled, and tested on strings that are held out"
     assert run.curve("acc_ft", c_te=1)[-1] > 0.9 > 0.5 > run.curve("acc_ft", c_te=0)[-1]
   by_score, random = (found["pruned"].curve("acc_pt", score, c_te=0) for score in ("gradient", "random"))
-  assert by_score[0] == random[0] > by_score[1:].max() and abs(random - random[0]).max() < 0.02, "nothing is lifted"
+  assert by_score[0] == pytest.approx(random[0]) and by_score[1:].max() < by_score[0], "nothing is lifted"
+  assert abs(random - random[0]).max() < 0.02
   probed = found["probed"]
   assert probed.blocks == (0, 1, 2)
-  assert all(abs(probed.of("pt", b) - probed.negative.of("pt", b)) < 0.15 for b in (1, 2)), "nor read"
+  assert probed.of("pt", 2) > probed.negative.of("pt", 2) + 0.1, "but it is read"
   revival = found["revival"]
   assert revival.ratio.low > 1 and not any(time.censored for time in revival.reft.values())
 
