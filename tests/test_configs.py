@@ -52,7 +52,7 @@ def test_what_a_preset_that_shows_nothing_leaves_says_so_once_for_all_configs(wo
   facts = json.loads((copy / "config.json").read_text())
   facts["config"]["preset"] = "quick"
   (copy / "config.json").write_text(json.dumps(facts))
-  short = runner.report(_config("fig27_reft", "smoke"), copy)
+  short = runner.report(copy)
   assert "sooner than" in short and "Nothing: the preset" not in short + (copy / "summary.md").read_text()
   assert (copy / "figure.png").read_bytes() != (folder / "figure.png").read_bytes()  # the mark of test_plots
 
