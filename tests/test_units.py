@@ -144,7 +144,7 @@ def test_a_scope_that_the_message_offers_is_never_refused(params, compiled):
 
 def test_a_list_of_layers_with_heads_is_pruned_from_end_to_end():
   task = CounterTask(num_letters=3, vocab_size=3, num_pads=1)
-  params = [drawn(5, 2, 3), (drawn(2, 3, 4), drawn(4))]
+  params = [drawn(5, 2, 3), (drawn(2, 3, 5), drawn(5))]
 
   def logits(params, tokens):
     units = jax.nn.relu(jnp.einsum("btv,vhk->bthk", jax.nn.one_hot(tokens, 5), params[0]))
