@@ -11,9 +11,8 @@ import jax
 
 from finetune_wrappers.models.model import Model
 
-Part = dict[
-  str, Any
-]  # what trained a lane from one step on: `from`, `layout`, `precision`, `provenance` and its commit
+# What trained a lane from one step on: `from`, `layout`, `precision`, `provenance` and its commit.
+Part = dict[str, Any]
 
 
 def provenance() -> dict[str, str]:
