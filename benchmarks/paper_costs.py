@@ -1,6 +1,6 @@
 """What each config costs at :paper, in lanes, steps and FLOPs of training. Nothing is trained.
 
-python -m benchmarks.paper_costs --workdir=runs
+python -m benchmarks.paper_costs --models=runs
 
 FLOPs are XLA's count for one batch's loss and gradient, before it optimises, times steps and lanes; stages that several
 figures share count for each of them. Compiled models come from the workdir, or are compiled for this (minutes).
@@ -16,12 +16,12 @@ from finetune_wrappers.training.schedule import identity_of, steps_of
 from finetune_wrappers.training.stages import TrainStage, ancestors, model_after, params_like, root_of
 from finetune_wrappers.training.store import Store
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs", "Where compiled models may lie.")
+_MODELS = flags.DEFINE_string("models", "runs", "A workdir in which compiled models may lie.")
 
 
 def main(_) -> None:
   logging.set_verbosity(logging.WARNING)  # Orbax tells every file it reads
-  store = Store(_WORKDIR.value)
+  store = Store(_MODELS.value)
   flops: dict[str, float] = {}
   print("| config | lanes | lane-steps | FLOPs |\n|---|---|---|---|")
   for path in sorted(pathlib.Path("configs").glob("*.py")):

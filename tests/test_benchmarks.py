@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import analysis_speed, startup_speed, sweep_speed, turns
 from benchmarks.gpts import plan_of
+from experiments import main  # noqa: F401 - its flags must not be those of a benchmark
 from finetune_wrappers.training.schedule import identity_of
 
 NAMES = sorted(path.stem for path in (pathlib.Path(__file__).resolve().parents[1] / "benchmarks").glob("[a-z]*.py"))
