@@ -23,6 +23,7 @@ from finetune_wrappers.models.model import Model, answer_logits
 from finetune_wrappers.rules import COUNT, SIZE, Checked, Many, Rule, one_of, ruled, text
 from finetune_wrappers.tasks.task import TARGETS, Task
 from finetune_wrappers.training.evaluators import TEST_SEED, Accuracies, Metric
+from finetune_wrappers.training.keys import key_for
 from finetune_wrappers.training.methods import require_floats
 from finetune_wrappers.types import InputError, Params, require
 
@@ -245,7 +246,7 @@ class Pruner:
     def curve(score: str, key=None):
       return masks.curve(params, places=places_of(score, key), ks=jnp.asarray(settings.ks), measure=self._evaluate)
 
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(_SEED), 1), settings.random_draws)
+    keys = jax.random.split(key_for(jax.random.key(_SEED), "random"), settings.random_draws)
     return {score: curve(score) for score in settings.scores}, jax.lax.map(lambda key: curve(RANDOM, key), keys)
 
   def _single_weights(self, params: Params, compiled: Params | None, *, scope: str):
