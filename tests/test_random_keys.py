@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from tiny import BOS, LETTERS, LIGHT, PAD, lane_of, params_of, recipe_with, task_with
 
+from finetune_wrappers.analysis import ProbeSettings, PruneSettings, probe, prune
+from finetune_wrappers.models.model import FunctionModel
 from finetune_wrappers.tasks.pcfg_tasks import PCFGTask
 from finetune_wrappers.tasks.pcfg_text import PCFGText
+from finetune_wrappers.tasks.tracr_tasks import CounterTask, MaxIdentifierTask
 from finetune_wrappers.training import step
 from finetune_wrappers.training.keys import key_for
 from finetune_wrappers.training.methods import Subset
 from finetune_wrappers.training.objectives import Answers, MixedAnswers
 from finetune_wrappers.training.swept import with_values
-from finetune_wrappers.types import Batch
+from finetune_wrappers.types import Batch, ModelOutput
 
 SAMPLERS = ("bernoulli", "bits", "categorical", "choice", "gumbel", "normal", "permutation", "randint", "uniform")
 
@@ -28,7 +31,8 @@ def drawn(monkeypatch):
 
   def recorded(sampler):
     def draw(key, *args, **more):
-      found.append(tuple(np.ravel(jax.random.key_data(key)).tolist()))
+      if not isinstance(key, jax.core.Tracer):  # else only shapes are asked for
+        found.append(tuple(np.ravel(jax.random.key_data(key)).tolist()))
       return sampler(key, *args, **more)
 
     return draw
@@ -46,7 +50,7 @@ def repeated(keys):
 def split_sample(key, batch_size, c_tr):
   """Strings whose parts each have a key of their own, three levels deep."""
   keys = [key, *jax.random.split(key, 4)]
-  keys += [below for own in keys[1:] for below in jax.random.split(own, 2)]
+  keys += [below for own in keys[1:] for below in jax.random.split(own, 3)]
   letters = sum(jax.random.randint(own, (batch_size, LETTERS), 0, 3) for own in keys) % 3
   edges = [jnp.full((batch_size, 1), token) for token in (BOS, PAD)]
   count = (letters == 0).sum(axis=1)
@@ -73,6 +77,26 @@ class Drawing(Subset):
     return super().split(params, key)
 
 
+class SplitTask(CounterTask):
+  """Counting, with the keys that our samplers derive and more."""
+
+  def sample(self, key, batch_size, c_tr):
+    return split_sample(key, batch_size, c_tr)
+
+  def sample_test(self, key, batch_size, c_te):
+    return split_sample(key, batch_size, float(c_te))
+
+
+SPLIT = SplitTask(num_letters=LETTERS, vocab_size=3, num_pads=1)
+WIDE = 32  # at least as many as either task has tokens and labels
+
+
+def readout(params, tokens):
+  """One linear layer, which is all that analyses need of a model."""
+  x_BxTxD = jax.nn.one_hot(tokens, WIDE)
+  return ModelOutput(x_BxTxD @ params["out"]["kernel"], residuals=(x_BxTxD,))
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_no_two_draws_of_a_run_have_one_key(drawn, parts):
   recipe = recipe_with(task_with(split_sample), microbatches=parts, noisy=True)
@@ -81,7 +105,19 @@ def test_no_two_draws_of_a_run_have_one_key(drawn, parts):
   state = step.init_state(recipe, params_of(LIGHT), lane)
   step.train(LIGHT, recipe, lane, state, start=0, stop=2)
   weights = len(jax.tree.leaves(params_of(LIGHT)))
-  assert len(drawn) == weights + 5 + 2 * (13 + 5 * parts)
+  assert len(drawn) == weights + 5 + 2 * (17 + 5 * parts)
+  assert repeated(drawn) == {}
+
+
+@pytest.mark.parametrize(("task", "draws"), [(SPLIT, 17), (MaxIdentifierTask(), 6)])
+def test_no_two_draws_of_analyses_have_one_key(drawn, task, draws):
+  model, params = FunctionModel(readout), {"out": {"kernel": jnp.eye(WIDE)}}
+  prune(model, params, task, PruneSettings(ks=(0, 1), batch_size=3, eval_size=3, random_draws=10))
+  batches = 1 + 2  # for the gradient, at C_Te = 0 and 1
+  assert len(drawn) == batches * draws + 10
+  probe(model, params, task, ProbeSettings(steps=2, drops=(), batch_size=3, eval_size=6, standardise=True))
+  batches += 1 + 1 + 2 + 2  # for the controls, to standardise, to train, to test
+  assert len(drawn) == batches * draws + 10 + 2  # two controls draw their weights
   assert repeated(drawn) == {}
 
 
