@@ -13,24 +13,19 @@ from finetune_wrappers.tasks.stories.tokenizer import StoryTokenizer, train_toke
 from finetune_wrappers.types import InputError
 
 WORDS = [
-  *[
-    "once",
-    "upon",
-    "a",
-    "time",
-    "there",
-    "was",
-    "little",
-    "girl",
-    "named",
-    "Lily",
-    "who",
-    "had",
-    "red",
-    "ball",
-    "12",
-    "cats",
-  ],
+  "once",
+  "upon",
+  "a",
+  "time",
+  "there",
+  "was",
+  "little",
+  "girl",
+  "named",
+  "Lily",
+  "red",
+  "12",
+  "cats",
   "\u00e9t\u00e9",
 ]
 TEXTS = [" ".join(WORDS[(7 * i + j * j) % len(WORDS)] for j in range(9)) + ".\nThe end." for i in range(300)]
@@ -60,10 +55,25 @@ def naive(tokenizer, ids):
 
 
 any_text = st.text(st.characters(codec="utf-8"), max_size=60)
-odd_text = st.lists(
-  st.sampled_from(["once", " ", "  ", "\n", "\r", "\t", "\0", "\u2581", "\u2581\u2581", "\u2585", "\u2028", "\x0b",
-                   "\U0001f600", "\u200d", "e\u0301", "\ufeff", "\u3000", "\ufb01", "12", "<s>", "</s>",
-                   "<unk>", "<0x41>", "<0x0A>", "</", "|", "<|endoftext|>", ".", "Lily"]), max_size=12).map("".join)  # fmt: skip
+ODD = (
+  *("\n", "\r", "\t", "\0", "\x0b", "\u2028", " ", "  ", "\u3000", "\ufeff", "\u2581", "\u2581\u2581", "\u2585"),
+  *(
+    "\U0001f600",
+    "\u200d",
+    "e\u0301",
+    "\ufb01",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<0x41>",
+    "<0x0A>",
+    "<|endoftext|>",
+    "</",
+    "|",
+  ),
+  *("once", "Lily", "12", "."),
+)
+odd_text = st.lists(st.sampled_from(ODD), max_size=12).map("".join)
 
 
 @given(any_text | odd_text)
