@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from finetune_wrappers.tasks.stories import cache as module
+from finetune_wrappers.tasks.stories import folders
 from finetune_wrappers.tasks.stories.cache import TokenCache, build_cache, hash_sources
 from finetune_wrappers.tasks.stories.tokenizer import train_tokenizer
 from finetune_wrappers.types import InputError
@@ -220,7 +221,7 @@ built({str(tmp_path / "c")!r}, slow())
   (left,) = tmp_path.iterdir()
   built(tmp_path / "other")  # another cache leaves it alone
   assert left.exists()
-  module._tidy(tmp_path / "c")  # it is locked
+  folders.tidy(tmp_path / "c")  # it is locked
   assert left.exists() and not (tmp_path / "c").exists()
   process.kill()
   process.wait()

@@ -12,22 +12,10 @@ from hypothesis import strategies as st
 from finetune_wrappers.tasks.stories.tokenizer import StoryTokenizer, train_tokenizer
 from finetune_wrappers.types import InputError
 
-WORDS = [
-  "once",
-  "upon",
-  "a",
-  "time",
-  "there",
-  "was",
-  "little",
-  "girl",
-  "named",
-  "Lily",
-  "red",
-  "12",
-  "cats",
-  "\u00e9t\u00e9",
-]
+WORDS = (
+  *("once", "upon", "a", "time", "there", "was", "little", "girl", "named", "Lily", "who", "had", "red", "ball", "and"),
+  *("12", "cats", "\u00e9t\u00e9"),
+)
 TEXTS = [" ".join(WORDS[(7 * i + j * j) % len(WORDS)] for j in range(9)) + ".\nThe end." for i in range(300)]
 
 

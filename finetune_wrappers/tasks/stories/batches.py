@@ -6,7 +6,7 @@ step and gets its very batch. grain gives each epoch its own order.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grain
 import numpy as np
@@ -74,7 +74,7 @@ class Batches:
     self.epoch = len(source)
     # `shuffle(seed=s)` gives epoch e the seed s + e, so runs of neighbouring seeds would share their epochs; the seed
     # that `.seed` derives lies far from its neighbour's.
-    self.rows = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    self.rows = grain.MapDataset.range(self.epoch).seed(seed).shuffle().map(source.row).repeat()
 
   def at(self, step: int, *, part: tuple[int, int] = (0, 1)) -> StoryRows:
     """The batch of a step, or one host's part of it.
@@ -105,8 +105,8 @@ class _Documents:
   def __len__(self) -> int:
     return len(self.documents)
 
-  def __getitem__(self, i: Any) -> tuple[np.ndarray, np.int32]:
-    tokens = self.cache.document(self.documents[i])[: self.length + 1]
+  def row(self, i: int) -> tuple[np.ndarray, np.int32]:
+    tokens = self.cache.document(int(self.documents[i]))[: self.length + 1]
     row = np.full(self.length + 1, EOS, np.uint16)
     row[: len(tokens)] = tokens
     return row, np.int32(len(tokens))
@@ -123,13 +123,13 @@ class _Windows:
   def __len__(self) -> int:
     return -(-(int(self.ends[-1]) - 1) // self.length)
 
-  def __getitem__(self, i: Any) -> tuple[np.ndarray, np.int32]:
-    place, stop = int(i) * self.length, min((int(i) + 1) * self.length + 1, int(self.ends[-1]))
+  def row(self, i: int) -> tuple[np.ndarray, np.int32]:
+    place, stop = i * self.length, min((i + 1) * self.length + 1, int(self.ends[-1]))
     row, size = np.full(self.length + 1, EOS, np.uint16), stop - place
     filled, k = 0, int(np.searchsorted(self.ends, place, side="right"))
     while filled < size:
       rest = int(self.ends[k]) - place - filled  # of document k
-      tokens = self.cache.document(self.documents[k])[-rest:][: size - filled]
+      tokens = self.cache.document(int(self.documents[k]))[-rest:][: size - filled]
       row[filled : filled + len(tokens)] = tokens
       filled, k = filled + len(tokens), k + 1
     return row, np.int32(size)

@@ -12,21 +12,17 @@ not at all; what a killed process left is removed by the next one that builds th
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from finetune_wrappers.rules import COUNT
+from finetune_wrappers.tasks.stories.folders import flush, located, publish, temporary_beside, writing
 from finetune_wrappers.tasks.stories.tokenizer import StoryTokenizer
 from finetune_wrappers.types import InputError, canonical_json, require
 
@@ -75,7 +71,7 @@ class TokenCache:
     Raises:
       InputError: if there is no cache, or it is damaged, or it was made with or from something else.
     """
-    folder = _place(folder)
+    folder = located(folder)
     with _reading(folder):
       manifest = _read_manifest(folder)
       arrays = {name: np.asarray(np.memmap(folder / f"{name}.bin", dtype, "r")) for name, dtype in TYPES.items()}
@@ -133,20 +129,20 @@ def build_cache(
     InputError: if there are no documents, or one is unusable, if the folder cannot be written, or if it holds a
       damaged cache or one that was made with or from something else.
   """
-  final, sources = _place(folder), json.loads(canonical_json(sources))
-  with _writing(final):
+  final, sources = located(folder), json.loads(canonical_json(sources))
+  with writing(final):
     there = final.exists() and (not final.is_dir() or any(final.iterdir()))
   if not there:
-    with _temporary(final) as temporary:
+    with temporary_beside(final) as temporary:
       manifest = _write(temporary, documents, tokenizer, progress, threads)
       manifest |= {"schema": SCHEMA, "sources": sources}
       manifest |= {"tokenizer": tokenizer.digest, "vocab_size": tokenizer.vocab_size}
-      with _writing(final):
+      with writing(final):
         text = json.dumps({"contents": manifest, "sha256": _sha256_of(manifest)}, indent=1, sort_keys=True)
         with (temporary / _MANIFEST).open("wb") as file:
           file.write(text.encode())
-          _flush(file)
-        _publish(temporary, final)
+          flush(file)
+        publish(temporary, final)
   return TokenCache.open(final, tokenizer=tokenizer, sources=sources)
 
 
@@ -193,7 +189,7 @@ def _write(
   """Writes the arrays; returns what the manifest says of them."""
   counts = {"documents": 0, "tokens": 0, "bytes": 0}
   with contextlib.ExitStack() as stack:
-    with _writing(folder):
+    with writing(folder):
       columns = {name: _Column(folder / f"{name}.bin", dtype) for name, dtype in TYPES.items()}
     for column in columns.values():
       stack.enter_context(column.file)
@@ -207,7 +203,7 @@ def _write(
       lengths = np.array([len(ids) for ids, _ in made])
       for _, _, mask in part:
         require(COUNT.fits(mask) and mask < 256, "documents: mask", mask, "a whole number from 0 to 255")
-      with _writing(folder):
+      with writing(folder):
         columns["tokens"].add(np.concatenate([ids for ids, _ in made]))
         columns["starts"].add(counts["tokens"] + np.cumsum(lengths) - lengths)
         columns["story_starts"].add([start for _, start in made])
@@ -219,10 +215,10 @@ def _write(
         progress(counts["documents"], counts["bytes"])
     if not counts["documents"]:
       raise InputError("documents: none; a cache needs at least one")
-    with _writing(folder):
+    with writing(folder):
       columns["starts"].add([counts["tokens"]])
       for column in columns.values():
-        _flush(column.file)
+        flush(column.file)
   return {"counts": counts, "files": {name: column.digest.hexdigest() for name, column in columns.items()}}
 
 
@@ -236,12 +232,6 @@ def _parts(documents: Iterable[tuple[str, str, int]]) -> Iterator[list[tuple[str
       part, size = [], 0
   if part:
     yield part
-
-
-def _place(folder: str | os.PathLike) -> pathlib.Path:
-  text = os.fspath(folder)
-  require(bool(text) and "://" not in text, "cache", text, "a folder of this machine, which can be mapped into memory")
-  return pathlib.Path(os.path.expanduser(text)).absolute()
 
 
 def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
@@ -285,75 +275,6 @@ def _reading(folder: pathlib.Path) -> Iterator[None]:
   else:
     return
   raise InputError(f"cache: {folder} is damaged ({why}); remove it to build it again")
-
-
-@contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    why = "is full" if error.errno == errno.ENOSPC else f"cannot be written ({os.strerror(error.errno or 0)})"
-    raise InputError(f"cache: {folder} {why}; use a writable folder with space left") from error
-
-
-@contextlib.contextmanager
-def _temporary(final: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A locked folder beside the cache, removed at the end if it is still there."""
-  own = None
-  try:
-    with _writing(final):
-      final.parent.mkdir(parents=True, exist_ok=True)
-      _tidy(final)
-      while own is None:
-        folder = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.tmp")
-        folder.mkdir()
-        own = _locked(folder)
-    yield folder
-  finally:
-    if own is not None:
-      shutil.rmtree(folder, ignore_errors=True)
-      os.close(own)
-
-
-def _locked(folder: pathlib.Path) -> int | None:
-  """Descriptor of a folder that is now locked; None if another process has removed it, or holds it."""
-  try:
-    own = os.open(folder, os.O_RDONLY)
-  except OSError:
-    return None
-  with contextlib.suppress(OSError):
-    fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    if folder.exists():
-      return own
-  os.close(own)
-  return None
-
-
-def _tidy(final: pathlib.Path) -> None:
-  """Removes what killed processes left."""
-  name = re.compile(rf"\.{re.escape(final.name)}\.[0-9a-f]{{12}}\.tmp")
-  for folder in final.parent.iterdir():
-    if name.fullmatch(folder.name) and (own := _locked(folder)) is not None:
-      shutil.rmtree(folder, ignore_errors=True)
-      os.close(own)
-
-
-def _publish(temporary: pathlib.Path, final: pathlib.Path) -> None:
-  """Renames the folder; if another process was faster, its cache stays."""
-  try:
-    temporary.rename(final)
-  except OSError as error:
-    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-      raise
-    return
-  parent = os.open(final.parent, os.O_RDONLY)
-  os.fsync(parent)
-  os.close(parent)
-
-
-def _flush(file: BinaryIO) -> None:
-  file.flush()
-  os.fsync(file.fileno())
 
 
 def _sha256(path: pathlib.Path) -> str:
