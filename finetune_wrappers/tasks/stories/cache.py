@@ -142,7 +142,7 @@ def build_cache(
         with (temporary / _MANIFEST).open("wb") as file:
           file.write(text.encode())
           flush(file)
-        publish(temporary, final)
+        publish(temporary, final=final)
   return TokenCache.open(final, tokenizer=tokenizer, sources=sources)
 
 
@@ -168,7 +168,7 @@ class _Damaged(Exception):
 
 
 class _Column:
-  """A file that is written bit by bit, with its checksum."""
+  """A file that is written in parts, with its checksum."""
 
   def __init__(self, path: pathlib.Path, dtype: str):
     self.file, self.dtype, self.digest = path.open("wb"), dtype, hashlib.sha256()
@@ -187,12 +187,12 @@ def _write(
   threads: int,
 ) -> dict[str, Any]:
   """Writes the arrays; returns what the manifest says of them."""
-  counts = {"documents": 0, "tokens": 0, "bytes": 0}
+  counts, columns = {"documents": 0, "tokens": 0, "bytes": 0}, {}
   with contextlib.ExitStack() as stack:
-    with writing(folder):
-      columns = {name: _Column(folder / f"{name}.bin", dtype) for name, dtype in TYPES.items()}
-    for column in columns.values():
-      stack.enter_context(column.file)
+    for name, dtype in TYPES.items():
+      with writing(folder.parent):
+        columns[name] = _Column(folder / f"{name}.bin", dtype)
+      stack.enter_context(columns[name].file)
     for part in _parts(documents):
       try:
         made = tokenizer.documents([(instruction, story) for instruction, story, _ in part], threads=threads)
@@ -203,7 +203,7 @@ def _write(
       lengths = np.array([len(ids) for ids, _ in made])
       for _, _, mask in part:
         require(COUNT.fits(mask) and mask < 256, "documents: mask", mask, "a whole number from 0 to 255")
-      with writing(folder):
+      with writing(folder.parent):
         columns["tokens"].add(np.concatenate([ids for ids, _ in made]))
         columns["starts"].add(counts["tokens"] + np.cumsum(lengths) - lengths)
         columns["story_starts"].add([start for _, start in made])
@@ -215,7 +215,7 @@ def _write(
         progress(counts["documents"], counts["bytes"])
     if not counts["documents"]:
       raise InputError("documents: none; a cache needs at least one")
-    with writing(folder):
+    with writing(folder.parent):
       columns["starts"].add([counts["tokens"]])
       for column in columns.values():
         flush(column.file)

@@ -76,7 +76,7 @@ def _locked(folder: pathlib.Path) -> int | None:
   return None
 
 
-def publish(temporary: pathlib.Path, final: pathlib.Path) -> None:
+def publish(temporary: pathlib.Path, *, final: pathlib.Path) -> None:
   """Renames the folder; if another process was faster, its folder stays."""
   try:
     temporary.rename(final)
