@@ -28,7 +28,7 @@ _BATCHES = 200
 
 
 def write_stories(path: pathlib.Path, size: int) -> None:
-  """A file of at least that many bytes: stories of 60 to 200 of 30 000 words, the rarer the longer the list."""
+  """A file of at least that many bytes: stories of 60 to 200 words, drawn from 30 000, some far oftener than others."""
   draw = random.Random(0)
   words = ["".join(draw.choices("etaoinshrdlucmfwypvbgk", k=draw.randint(2, 9))) for _ in range(30_000)]
   weights = [1 / (place + 10) for place in range(len(words))]
