@@ -122,14 +122,13 @@ def main(arguments: list[str]) -> None:
     path = pathlib.Path(folder)
     write_stories(path / "stories.txt", _MEGABYTES.value * 10**6)
     print(f"{_MEGABYTES.value} MB of text, {_VOCAB_SIZE.value} ids, {_THREADS.value} threads of {os.cpu_count()} cores")
-    print(
-      "| part | MB | s | CPU time, s | MB/s of CPU time | peak memory, MB | of it mapped files |\n|---|---|---|---|---|---|---|"
-    )
+    print("| part | MB | s | CPU time, s | MB/s of CPU time | peak memory, MB | of it mapped files |")
+    print("|---" * 7 + "|")
     for name in PARTS:
       found = alone(name, path, _VOCAB_SIZE.value, _THREADS.value)
       size, cpu = found["megabytes"], found["cpu"]
       print(
-        f"| {name} | {size:.0f} | {found['seconds']:.1f} | {cpu:.1f} | {size / cpu:.2f} | {found['peak']:.0f} |",
+        f"| {name} | {size:.0f} | {found['seconds']:.1f} | {cpu:.1f} | {size / cpu:.2f} | {found['peak']:.0f} | {found['mapped']:.0f} |",
         flush=True,
       )
 
