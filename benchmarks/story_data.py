@@ -126,11 +126,9 @@ def main(arguments: list[str]) -> None:
     print("|---" * 7 + "|")
     for name in PARTS:
       found = alone(name, path, _VOCAB_SIZE.value, _THREADS.value)
-      size, cpu = found["megabytes"], found["cpu"]
-      print(
-        f"| {name} | {size:.0f} | {found['seconds']:.1f} | {cpu:.1f} | {size / cpu:.2f} | {found['peak']:.0f} | {found['mapped']:.0f} |",
-        flush=True,
-      )
+      rate = found["megabytes"] / found["cpu"]
+      figures = [f"{found['megabytes']:.0f}", f"{found['seconds']:.1f}", f"{found['cpu']:.1f}", f"{rate:.2f}"]
+      print("|", " | ".join([name, *figures, f"{found['peak']:.0f}", f"{found['mapped']:.0f}"]), "|", flush=True)
 
 
 if __name__ == "__main__":
