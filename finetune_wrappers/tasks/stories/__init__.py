@@ -1,0 +1,1 @@
+"""TinyStories (paper part C): stories, tokens, batches."""
