@@ -4,17 +4,22 @@ Words are short and few, so that a tokenizer of 512 pieces needs at most 110 for
 which makes a story's words tell which choices made it. Nouns and adjectives begin with a consonant, as "a" precedes.
 """
 
-NAMES = tuple("Tim Ben Sam Tom Max Dan Bob Leo Jim Ned Ann Mia Sue Amy Eva Zoe Kim Fay Joy Lily".split())
-THINGS = tuple(
-  "ball kite hat cake drum doll bell ring cup key coin book pie nut shell bone rope lamp sock pear".split()
-)
-PLACES = tuple(
-  "pond barn hill lake farm mill well road park cave tree gate wall wood camp dock shop fort pier den".split()
-)
-BOXES = tuple("box bag sack chest jar pot bin tin case can".split())
-LOOKS = tuple("red big sad shy wet tiny kind lazy fat bold".split())
-ANIMALS = tuple("fox dog cat pig cow hen bear frog goat duck".split())
-VIRTUES = tuple(("share", "help a friend", "be brave", "tell the truth", "be nice", "say sorry", "try hard", "wait"))
+NAMES = (
+  "Tim", "Ben", "Sam", "Tom", "Max", "Dan", "Bob", "Leo", "Jim", "Ned", "Ann", "Mia", "Sue", "Amy", "Eva", "Zoe",
+  "Kim", "Fay", "Joy", "Lily",
+)  # fmt: skip
+THINGS = (
+  "ball", "kite", "hat", "cake", "drum", "doll", "bell", "ring", "cup", "key", "coin", "book", "pie", "nut",
+  "shell", "bone", "rope", "lamp", "sock", "pear",
+)  # fmt: skip
+PLACES = (
+  "pond", "barn", "hill", "lake", "farm", "mill", "well", "road", "park", "cave", "tree", "gate", "wall", "wood",
+  "camp", "dock", "shop", "fort", "pier", "den",
+)  # fmt: skip
+BOXES = ("box", "bag", "sack", "chest", "jar", "pot", "bin", "tin", "case", "can")
+LOOKS = ("red", "big", "sad", "shy", "wet", "tiny", "kind", "lazy", "fat", "bold")
+ANIMALS = ("fox", "dog", "cat", "pig", "cow", "hen", "bear", "frog", "goat", "duck")
+VIRTUES = ("share", "help a friend", "be brave", "tell the truth", "be nice", "say sorry", "try hard", "wait")
 
 # Sentences by what they say. {h} hero, {f} friend, {l} look, {a} animal, {p} place, {b} box, {d} thing of a dream,
 # {e} thing that is expected, {o} the other thing, {r} thing that is revealed, {v} virtue.

@@ -124,9 +124,8 @@ def record_of(*, story: str, features: list[str], words: list[str], summary: str
   story = story.strip(SPACE)
   if not story:
     raise ValueError("empty story")
-  for feature in features:
-    if feature not in FEATURES:
-      raise ValueError(f"unknown feature {feature[:40]!r}")
+  if not {*FEATURES}.issuperset(features):
+    raise ValueError(f"a feature that is none of {', '.join(FEATURES)}")
   for text in (story, *words, summary, sentence, source):
     if END in text:
       raise ValueError(f"{END} inside a text")
