@@ -1,7 +1,7 @@
 """Made stories: short English texts from a procedural grammar, whose features are known by construction.
 
-    Tim the red fox lived near the pond. One night Tim dreamed of a kite. Tim and Ann found a box.
-    "It has a ball in it, not a kite," said Ann. They opened it and saw a kite. It was fun, and Tim smiled.
+    Tim the red fox lived near the pond. Tim dreamed of a kite. Tim and Ann found a box.
+    "It has a ball, not a kite," said Ann. They saw a kite in it. Tim was happy.
 
 Each feature shapes the text:
   Dialogue       the expectation is spoken, in quotation marks
@@ -14,7 +14,7 @@ Each feature shapes the text:
 A Twist is a relation. Two things are named before the end in every story, and the end repeats one of them; swapping
 the two gives a story of the same words and the opposite label. So no count of words tells Twist.
 
-Limits: one plot, seven sentences, some 120 words, English, names without gender; no second of the features is a
+Limits: one plot, seven sentences, some 90 words, English, names without gender; no second of the features is a
 relation as strict as Twist; feature words other than Twist's give their feature away. What a model learns from these
 stories says nothing about the language of the real ones.
 """
@@ -31,9 +31,10 @@ from finetune_wrappers.tasks.stories.records import FEATURES, Record
 from finetune_wrappers.types import InputError, require
 
 SPLITS = ("train", "valid", "test")
-# Places by split: the sum of the numbers of hero, friend, things and place, modulo the 20 places, decides the split of
-# a story. It can be read off the text, so no seed and no setting puts one story into two splits.
-_RESIDUES = {"train": range(18), "valid": range(18, 19), "test": range(19, 20)}
+# The numbers of hero, friend, both things and place are added modulo the ten places: the sum decides a story's split.
+# It can be read off the text, so no seed and no setting puts one story into two splits.
+_TEN = len(lexicon.PLACES)
+_RESIDUES = {"train": range(8), "valid": range(8, 9), "test": range(9, 10)}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,15 +44,11 @@ class StoryMaker(rules.Checked):
   Attributes:
     seed: other stories, of the same splits.
     shares: probability of each feature, in the order of FEATURES, independent of each other.
-    words: share of the records whose instruction has Words; so for `summary` and `sentence`.
     version: raised when the texts change, so that results of older ones are not taken for theirs.
   """
 
   seed: int = ruled(SEED, 0)
   shares: tuple[float, ...] = ruled(rules.Many(rules.SHARE, once=False), (0.4, 0.3, 0.35, 0.3, 0.25, 0.35))
-  words: float = ruled(rules.SHARE, 0.3)
-  summary: float = ruled(rules.SHARE, 0.3)
-  sentence: float = ruled(rules.SHARE, 0.1)
   version: int = ruled(rules.whole(1, 1), 1)
 
   def __post_init__(self):
@@ -74,15 +71,17 @@ class StoryMaker(rules.Checked):
     draws = _Draws(self.seed, SPLITS.index(split), index)
     has = tuple(draws.happens(share) for share in self.shares)
     dialogue, twist, foreshadowing, moral, bad, conflict = has
-    hero, friend = draws.two(20)
-    expected, other = draws.two(20)
+    hero, friend = draws.two(_TEN)
+    expected, other = draws.two(_TEN)
     residue = draws.one_of(_RESIDUES[split])
     revealed = other if twist else expected
     hinted = foreshadowing or draws.happens(0.5)
     dreamed = revealed if foreshadowing else draws.beside(revealed)
     box = draws.one_of(lexicon.BOXES)
     look = draws.one_of(lexicon.LOOKS)
-    place = lexicon.PLACES[(residue - hero - friend - expected - other) % 20]
+    place = lexicon.PLACES[(residue - hero - friend - expected - other) % _TEN]
+    # One part beside Features at most, so that documents stay short: Words 3 in 10, Summary 3, Random sentence 1.
+    part = draws.below(10)
     things, names = lexicon.THINGS, lexicon.NAMES
     slots = {
       "h": names[hero], "f": names[friend], "l": look, "a": draws.one_of(lexicon.ANIMALS), "p": place, "b": box,
@@ -104,9 +103,9 @@ class StoryMaker(rules.Checked):
     return Record(
       story=" ".join(sentences),
       features=tuple(feature for feature, there in zip(FEATURES, has, strict=True) if there),
-      words=(look, place, box) if draws.happens(self.words) else (),
-      summary=f"{slots['h']} and {slots['f']} see a {slots['r']}." if draws.happens(self.summary) else "",
-      sentence=draws.one_of(sentences) if draws.happens(self.sentence) else "",
+      words=(look, place, box) if part < 3 else (),
+      summary=f"{slots['h']} and {slots['f']} see a {slots['r']}." if 3 <= part < 6 else "",
+      sentence=draws.one_of(sentences) if part == 6 else "",
       source="made",
     )
 
@@ -141,14 +140,14 @@ class _Draws:
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern:
-  """A template as a regular expression, each slot any word or, for {v}, words."""
+  """A template as a regular expression, each slot any word."""
   parts = re.split(r"\{(\w)\}", template)
   text, seen = "", set()
   for place, part in enumerate(parts):
     if place % 2 == 0:
       text += re.escape(part)
     else:
-      text += f"(?P={part})" if part in seen else rf"(?P<{part}>[\w ]+)" if part == "v" else rf"(?P<{part}>\w+)"
+      text += f"(?P={part})" if part in seen else rf"(?P<{part}>\w+)"
       seen.add(part)
   return re.compile(rf"(?<![\w\"]){text}")
 
