@@ -85,10 +85,8 @@ def counts(texts):
   return np.concatenate([table, table > 0], axis=1)
 
 
-def accuracy_of_words(labels):
+def accuracy_of_words(x, labels):
   """Held-out accuracy of a logistic regression on the words of the stories, trained on two thirds."""
-  x = counts([record.story for record in RECORDS])
-  x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
   train, test = slice(0, 4000), slice(4000, None)
   sign = 2.0 * labels - 1
 
@@ -97,15 +95,17 @@ def accuracy_of_words(labels):
     slope = -sign[train] / (1 + np.exp(np.clip(margin, -50, 50)))
     return np.logaddexp(0, -margin).mean() + 1e-4 * weights @ weights, x[train].T @ slope / 4000 + 2e-4 * weights
 
-  weights = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 150}).x
+  weights = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 60}).x
   return np.mean((x[test] @ weights > 0) == labels[test])
 
 
 def test_no_count_of_words_tells_twist():
+  x = counts([record.story for record in RECORDS])
+  x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
   twist = HAS[:, FEATURES.index("Twist")]
   base = 1 - twist[4000:].mean()
-  assert accuracy_of_words(twist) < base + 0.03 < 0.9
-  assert accuracy_of_words(HAS[:, FEATURES.index("Conflict")]) > 0.99  # such a classifier can read what words tell
+  assert accuracy_of_words(x, twist) < base + 0.03 < 0.9
+  assert accuracy_of_words(x, HAS[:, FEATURES.index("Conflict")]) > 0.99  # such a classifier can read what words tell
 
 
 def test_every_twist_has_a_twin_of_the_same_words():
@@ -154,7 +154,7 @@ def test_stories_are_short():
   ("story", "twist"),
   [
     ('"It has a cat, not a hat," said Z. They saw a hat in it.', True),
-    ('"It has no hat in it but a cat," said Z. In it was a cat.', False),
+    ('"It has no hat but a cat," said Z. In it was a cat.', False),
     ("Z was sure it had a cat, not a hat. In it was a dog.", None),
     ("Z was sure it had a cat, not a hat.", None),
     ("They saw a hat in it.", None),

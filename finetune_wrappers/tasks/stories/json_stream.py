@@ -93,8 +93,9 @@ class _Source:
         if self._ended or isinstance(error, RecursionError):
           self.fail(f"no JSON ({why})")
       else:
-        # What ends with the text at hand may go on in the file, as a number does.
-        if end < len(self._text) or self._ended:
+        # A number that was cut may go on in the file: "-1." of "-1.5" reads as -1.
+        whole = self._text[end : end + 1] in {*" \t\r\n,]"} or isinstance(value, dict | list | str)
+        if whole or self._ended or len(self._text) - self._at > LONGEST:
           self.skip(end - self._at)
           return value
       if len(self._text) - self._at > LONGEST:
