@@ -20,9 +20,6 @@ from finetune_wrappers.models.llama_layers import Block, LlamaConfig, Norm, rota
 from finetune_wrappers.models.model import Model, Position
 from finetune_wrappers.types import ModelOutput, Params, require
 
-_ONE_HOT = 1024  # token ids; up to here the product is no slower than the gather with its scatter
-
-
 class Llama(nn.Module, Model):
   """A Llama over token ids.
 
@@ -153,11 +150,9 @@ class Llama(nn.Module, Model):
   def _embed(self, tokens_BxT):
     length, most = tokens_BxT.shape[1], self.config.length
     require(length <= most, "tokens", f"length {length}", f"strings of {most} tokens or fewer")
-    if self.config.vocab_size > _ONE_HOT:
-      return self.token_embed(tokens_BxT)
-    # A product instead of a gather: see `gpt.GPT`.
-    one_hot = jax.nn.one_hot(tokens_BxT, self.config.vocab_size, dtype=jnp.float32)
-    return product(one_hot, self.token_embed.embedding, precision="highest")
+    # A gather, unlike in `gpt.GPT`: a product with one-hot rows would cost as much as the head. Its transpose, a scatter,
+    # adds in an order of its own on GPUs unless XLA_FLAGS has --xla_gpu_deterministic_ops=true.
+    return self.token_embed(tokens_BxT)
 
   def _logits(self, x):
     x = self.norm(x)
