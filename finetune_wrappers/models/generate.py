@@ -48,7 +48,7 @@ def generate(
     prompts: int [B, P], each in the first `lengths` places of its row; what follows is not read.
     lengths: int [B], 1 to P. Not checked where traced.
     steps: most tokens to write; P + steps may not pass `config.length`.
-    eos: the token that ends a text.
+    eos: the token that ends a text; of no vocabulary, such as V, to write all steps.
     temperature: logits are divided by it; 0 takes the likeliest token, the first of equals.
     top_p: draws only from the likeliest tokens, as few as together have this probability, and their equals.
     key: random key, needed where the temperature is not 0.
@@ -82,30 +82,36 @@ def _generate(model: Cached, params: Params, prompts: Any, lengths: Any, sampled
   batch, longest = prompts.shape
   # Prompts end together, so that all strings write to one slot at a time.
   start_B = longest - lengths
-  prompts = jnp.take_along_axis(prompts, (jnp.arange(longest) - start_B[:, None]) % longest, axis=1)
-  logits, cache = model.cached(
-    params, prompts, at=0, start_B=start_B, cache=model.cache(batch, longest + steps)
-  )
+  places = jnp.arange(longest) - start_B[:, None]
+  # Before a string begins stands a token that is one, whatever the caller filled up with: 0 times NaN would spread.
+  prompts = jnp.where(places < 0, 0, jnp.take_along_axis(prompts, places % longest, axis=1))
 
-  def choose(logits, step):
-    if sampled is None:
-      return logits.argmax(-1)
-    key, temperature, top_p = sampled
-    return jax.random.categorical(jax.random.fold_in(key, step), kept(logits / temperature, top_p))
-
-  def write(state):
-    step, logits, cache, ended, tokens, log_probs = state
-    token = jnp.where(ended, eos, choose(logits, step)).astype(jnp.int32)
+  def write(state, logits, step):
+    """The state with one more token a string, drawn from these logits."""
+    ended, tokens, log_probs = state
+    token = jnp.where(ended, eos, _choose(logits, sampled, step)).astype(jnp.int32)
     log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
-    tokens = tokens.at[:, step].set(token)
     log_probs = log_probs.at[:, step].set(jnp.where(ended, 0.0, log_prob))
-    logits, cache = model.cached(params, token[:, None], at=longest + step, start_B=start_B, cache=cache)
-    return step + 1, logits, cache, ended | (token == eos), tokens, log_probs
+    return ended | (token == eos), tokens.at[:, step].set(token), log_probs
 
-  tokens = jnp.full((batch, steps), eos, jnp.int32)
-  state = (jnp.int32(0), logits, cache, jnp.zeros(batch, bool), tokens, jnp.zeros((batch, steps), jnp.float32))
-  *_, tokens, log_probs = jax.lax.while_loop(lambda state: (state[0] < steps) & ~state[3].all(), write, state)
-  return tokens, log_probs
+  def advance(carried):
+    step, state, cache = carried
+    last = jax.lax.dynamic_slice_in_dim(state[1], step - 1, 1, axis=1)
+    logits, cache = model.cached(params, last, at=longest + step - 1, start_B=start_B, cache=cache)
+    return step + 1, write(state, logits, step), cache
+
+  logits, cache = model.cached(params, prompts, at=0, start_B=start_B, cache=model.cache(batch, longest + steps - 1))
+  state = jnp.zeros(batch, bool), jnp.full((batch, steps), eos, jnp.int32), jnp.zeros((batch, steps), jnp.float32)
+  carried = jnp.int32(1), write(state, logits, 0), cache
+  _, state, _ = jax.lax.while_loop(lambda carried: (carried[0] < steps) & ~carried[1][0].all(), advance, carried)
+  return state[1:]
+
+
+def _choose(logits, sampled, step):
+  if sampled is None:
+    return logits.argmax(-1)
+  key, temperature, top_p = sampled
+  return jax.random.categorical(jax.random.fold_in(key, step), kept(logits / temperature, top_p))
 
 
 def kept(logits, top_p):
@@ -115,8 +121,18 @@ def kept(logits, top_p):
   """
   if top_p is None:
     return logits
-  sorted_logits = jnp.sort(logits, axis=-1, descending=True)
-  probs = jax.nn.softmax(sorted_logits)
-  needed = jnp.cumsum(probs, axis=-1) - probs < top_p  # what is likelier does not suffice
-  least = jnp.where(needed, sorted_logits, jnp.inf).min(-1, keepdims=True)
-  return jnp.where(logits >= least, logits, -jnp.inf)
+  # Sorting 32 x 32000 logits takes ten times as long as their model. Bits of positive floats are in the floats' order,
+  # so 30 halvings find the largest threshold that leaves enough.
+  probs = jax.nn.softmax(logits)
+  bits = jax.lax.bitcast_convert_type(probs, jnp.int32)
+  most = np.float32(1).view(np.int32) + 1  # leaves nothing
+
+  def halve(_, ends):
+    low, high = ends
+    middle = (low + high) // 2
+    enough = jnp.where(bits >= middle, probs, 0).sum(-1, keepdims=True) >= top_p
+    return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+  none = jnp.zeros((*logits.shape[:-1], 1), jnp.int32)
+  least, _ = jax.lax.fori_loop(0, 31, halve, (none, none + most))
+  return jnp.where(bits >= least, logits, -jnp.inf)

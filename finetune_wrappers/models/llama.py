@@ -12,13 +12,13 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from finetune_wrappers.models.gpt_layers import STD, Head, drawn, product
 from finetune_wrappers.models.llama_layers import Block, LlamaConfig, Norm, rotary_table
 from finetune_wrappers.models.model import Model, Position
 from finetune_wrappers.types import ModelOutput, Params, require
+
 
 class Llama(nn.Module, Model):
   """A Llama over token ids.
@@ -150,8 +150,8 @@ class Llama(nn.Module, Model):
   def _embed(self, tokens_BxT):
     length, most = tokens_BxT.shape[1], self.config.length
     require(length <= most, "tokens", f"length {length}", f"strings of {most} tokens or fewer")
-    # A gather, unlike in `gpt.GPT`: a product with one-hot rows would cost as much as the head. Its transpose, a scatter,
-    # adds in an order of its own on GPUs unless XLA_FLAGS has --xla_gpu_deterministic_ops=true.
+    # A gather, unlike in `gpt.GPT`: a product with one-hot rows would cost as much as the head. Its transpose, a
+    # scatter, adds in an order of its own on GPUs unless XLA_FLAGS has --xla_gpu_deterministic_ops=true.
     return self.token_embed(tokens_BxT)
 
   def _logits(self, x):
