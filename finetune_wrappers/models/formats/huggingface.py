@@ -85,7 +85,7 @@ def load(folder: str | os.PathLike) -> tuple[Llama, Params]:
   with contextlib.ExitStack() as stack:
     tensors = _tensors(folder, stack)
     config = _config(folder / CONFIG, untied=HEAD in tensors)
-    files = layout.names(config, OUTSIDE, INSIDE, prefix="model.layers.")
+    files = layout.names(config, outside=OUTSIDE, inside=INSIDE, prefix="model.layers.")
     _check(folder, config, files, tensors)
     with _readable(folder):
       params = layout.from_file(config, lambda path: tensors[files[path]].get_tensor(files[path]))
@@ -112,7 +112,7 @@ def save(folder: str | os.PathLike, model: Llama, params: Params) -> None:
   """
   folder, config = pathlib.Path(folder), model.config
   arrays = layout.to_file(model, params)
-  files = layout.names(config, OUTSIDE, INSIDE, prefix="model.layers.")
+  files = layout.names(config, outside=OUTSIDE, inside=INSIDE, prefix="model.layers.")
   facts = {theirs: getattr(config, ours) for theirs, ours in FIELDS.items()}
   facts |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"}
   facts |= {"attention_bias": False, "mlp_bias": False, "head_dim": config.width // config.heads}

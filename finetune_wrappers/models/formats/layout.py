@@ -34,7 +34,7 @@ def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
   return {"token_embed/embedding": (config.vocab_size, width), **blocks, "norm/scale": (width,), **head}
 
 
-def names(config: LlamaConfig, outside: Mapping[str, str], inside: Mapping[str, str], *, prefix: str) -> dict[str, str]:
+def names(config: LlamaConfig, *, outside: Mapping[str, str], inside: Mapping[str, str], prefix: str) -> dict[str, str]:
   """The file's name of each parameter by its path.
 
   Args:

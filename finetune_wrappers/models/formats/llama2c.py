@@ -144,7 +144,7 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[Llama, Params]:
       a tensor is missing, unknown, or of another shape than its `model_args` say.
   """
   try:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports] - optional
   except ImportError as error:
     raise InputError(f"{path}: a .pt needs torch; install it with pip install torch") from error
   try:
@@ -172,7 +172,7 @@ def load_checkpoint(path: str | os.PathLike) -> tuple[Llama, Params]:
       raise InputError(f"{path}: model_args.{field}: missing")
   tied = embedding.shape == output.shape and bool((embedding == output).all())
   config = _config(path, {**given, "hidden": gate.shape[0], "tied": tied})
-  files = layout.names(config, OUTSIDE, INSIDE, prefix="layers.")
+  files = layout.names(config, outside=OUTSIDE, inside=INSIDE, prefix="layers.")
   wanted = {files[name]: shape for name, shape in layout.shapes(config).items()}
   for name in sorted(wanted.keys() ^ (state.keys() - ({"output.weight"} if tied else set()))):
     raise InputError(f"{path}: model.{name}: {'missing' if name in wanted else 'not in a model of these model_args'}")

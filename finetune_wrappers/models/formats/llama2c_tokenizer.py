@@ -110,8 +110,8 @@ def sentencepiece_model(pieces: Sequence[str], scores: Any) -> bytes:
   from sentencepiece import sentencepiece_model_pb2
 
   _check(pieces, "pieces")
-  kinds = sentencepiece_model_pb2.ModelProto.SentencePiece
-  model = sentencepiece_model_pb2.ModelProto()
+  proto = sentencepiece_model_pb2.ModelProto  # pyright: ignore[reportAttributeAccessIssue] - made at import
+  kinds, model = proto.SentencePiece, proto()
   for i, (piece, score) in enumerate(zip(pieces, np.asarray(scores).tolist(), strict=True)):
     kind = kinds.NORMAL if i > 258 else kinds.BYTE if i > 2 else kinds.CONTROL if i else kinds.UNKNOWN
     model.pieces.add(piece=piece, score=score, type=kind)
