@@ -19,9 +19,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from finetune_wrappers.models.gpt_layers import STD, Block, GPTConfig, Head, norm, product, residual_std
+from finetune_wrappers.models.gpt_layers import STD, Block, GPTConfig, Head, drawn, norm, product
 from finetune_wrappers.models.model import Model, Position
 from finetune_wrappers.types import ModelOutput, Params, require
 
@@ -131,8 +130,7 @@ def build(config: GPTConfig, seed: int) -> tuple[dict[str, Params], dict[str, An
   """A GPT before training.
 
   Weights are minGPT's: normal with standard deviation 0.02, over sqrt(2 * blocks) where a layer adds to the residual
-  stream; biases 0 and layer norms the identity. NumPy draws them, in the order of the parameters' sorted names: the
-  same numbers everywhere, and no compilation.
+  stream; biases 0 and layer norms the identity. The same numbers everywhere: see `drawn`.
 
   Args:
     config: sizes.
@@ -141,17 +139,8 @@ def build(config: GPTConfig, seed: int) -> tuple[dict[str, Params], dict[str, An
   Returns:
     (arrays, facts): `{"params": ...}`, float32, and JSON values from which `restore` makes the module.
   """
-  model, generator = GPT(config), np.random.default_rng(seed)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-
-  def draw(path, leaf) -> np.ndarray:
-    *_, owner, name = (entry.key for entry in path)
-    if name in ("scale", "bias"):
-      return np.full(leaf.shape, float(name == "scale"), np.float32)
-    std = residual_std(config) if owner in ("linear", "linear_2") else STD
-    return (std * generator.standard_normal(leaf.shape)).astype(np.float32)
-
-  return {"params": jax.tree_util.tree_map_with_path(draw, shapes)}, {"model": dataclasses.asdict(config)}
+  params = drawn(GPT(config), residual=("linear", "linear_2"), seed=seed)
+  return {"params": params}, {"model": dataclasses.asdict(config)}
 
 
 def restore(facts: dict[str, Any]) -> GPT:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from finetune_wrappers.rules import SIZE, Checked, one_of, ruled, whole
-from finetune_wrappers.types import require
+from finetune_wrappers.types import Params, require
 
 STD = 0.02
 PIECE = 64  # positions; on one core 32 and 128 were no faster, and all in one a tenth slower
@@ -55,8 +55,25 @@ def product(x, matrix, precision=None):
   return flat.reshape(*x.shape[:-1], matrix.shape[-1])
 
 
-class Linear(nn.Module):
-  """x W + b, the product in `dtype`, with the parameters at hand for products that are re-associated."""
+def attend(q_BxTxHxK, k_BxTxHxK, v_BxTxHxK, piece: int):
+  """Causal attention of queries that are scaled already, `piece` positions at a time.
+
+  Returns:
+    (means of the values [B, T, H, K], softmax weights of each piece [B, H, its positions, positions up to its end]).
+  """
+  length = q_BxTxHxK.shape[1]
+  mixed, weights = [], []
+  for start in range(0, length, piece):
+    stop = min(start + piece, length)
+    seen = np.arange(start, stop)[:, None] >= np.arange(stop)
+    scores_BxHxPxS = jnp.einsum("bphk,bshk->bhps", q_BxTxHxK[:, start:stop], k_BxTxHxK[:, :stop]).astype(jnp.float32)
+    weights.append(jax.nn.softmax(jnp.where(seen, scores_BxHxPxS, -jnp.inf)))
+    mixed.append(jnp.einsum("bhps,bshk->bphk", weights[-1].astype(v_BxTxHxK.dtype), v_BxTxHxK[:, :stop]))
+  return jnp.concatenate(mixed, axis=1), weights
+
+
+class Kernel(nn.Module):
+  """x W in float32, the product in `dtype`, with W at hand for products that are re-associated."""
 
   inputs: int
   features: int
@@ -65,11 +82,21 @@ class Linear(nn.Module):
 
   def setup(self):
     self.kernel = self.param("kernel", nn.initializers.normal(self.std), (self.inputs, self.features))
+
+  def __call__(self, x):
+    return product(x.astype(self.dtype), self.kernel.astype(self.dtype)).astype(jnp.float32)
+
+
+class Linear(Kernel):
+  """x W + b."""
+
+  def setup(self):
+    super().setup()
     self.bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
   def __call__(self, x):
     # The bias is added in float32, so that its gradient, a sum over everything, is summed in float32.
-    return product(x.astype(self.dtype), self.kernel.astype(self.dtype)).astype(jnp.float32) + self.bias
+    return super().__call__(x) + self.bias
 
 
 class Attention(nn.Module):
@@ -81,7 +108,7 @@ class Attention(nn.Module):
     width, dtype = self.config.width, self.config.compute_dtype
     self.size = width // self.config.heads
     self.qkv = Linear(width, 3 * width, dtype)
-    self.linear = Linear(width, width, dtype, residual_std(self.config))
+    self.linear = Linear(width, width, dtype, residual_std(self.config.blocks))
 
   def heads(self, x):
     """[..., n D] as [..., n, H, K]."""
@@ -90,15 +117,8 @@ class Attention(nn.Module):
   def __call__(self, x_BxTxD, piece: int):
     """(output [B, T, D], softmax weights of each piece [B, H, its positions, positions up to its end])."""
     q, k, v = jnp.moveaxis(self.heads(self.qkv(x_BxTxD).astype(self.qkv.dtype)), 2, 0)
-    q, length = self.size**-0.5 * q, q.shape[1]
-    mixed, weights = [], []
-    for start in range(0, length, piece):
-      stop = min(start + piece, length)
-      seen = np.arange(start, stop)[:, None] >= np.arange(stop)
-      scores_BxHxPxS = jnp.einsum("bphk,bshk->bhps", q[:, start:stop], k[:, :stop]).astype(jnp.float32)
-      weights.append(jax.nn.softmax(jnp.where(seen, scores_BxHxPxS, -jnp.inf)))
-      mixed.append(jnp.einsum("bhps,bshk->bphk", weights[-1].astype(v.dtype), v[:, :stop]))
-    return self.linear(jnp.concatenate(mixed, axis=1).reshape(x_BxTxD.shape)), weights
+    mixed, weights = attend(self.size**-0.5 * q, k, v, piece)
+    return self.linear(mixed.reshape(x_BxTxD.shape)), weights
 
   def last(self, x_BxTxD):
     """The output at the last position, [B, D]; no key or value is formed."""
@@ -121,7 +141,7 @@ class Mlp(nn.Module):
   def setup(self):
     width, dtype = self.config.width, self.config.compute_dtype
     self.linear_1 = Linear(width, 4 * width, dtype)
-    self.linear_2 = Linear(4 * width, width, dtype, residual_std(self.config))
+    self.linear_2 = Linear(4 * width, width, dtype, residual_std(self.config.blocks))
 
   def __call__(self, x):
     """(output [..., D], hidden units [..., 4 D] after GELU, float32)."""
@@ -157,9 +177,32 @@ def norm() -> nn.LayerNorm:
   return nn.LayerNorm(epsilon=1e-5, dtype=jnp.float32)
 
 
-def residual_std(config: GPTConfig) -> float:
+def residual_std(blocks: int) -> float:
   """Of what is added to the stream, which sums two of them for each block."""
-  return STD / math.sqrt(2 * config.blocks)
+  return STD / math.sqrt(2 * blocks)
+
+
+def drawn(model: nn.Module, residual: tuple[str, ...], seed: int) -> Params:
+  """Weights before training, float32: normal, biases 0 and norms the identity.
+
+  NumPy draws them, in the order of the parameters' sorted names: the same numbers everywhere, and no compilation.
+
+  Args:
+    model: has `config.blocks`, and takes token ids.
+    residual: layers that add to the residual stream.
+    seed: 0 or more.
+  """
+  generator = np.random.default_rng(seed)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+  def draw(path, leaf) -> np.ndarray:
+    *_, owner, name = (entry.key for entry in path)
+    if name in ("scale", "bias"):
+      return np.full(leaf.shape, float(name == "scale"), np.float32)
+    std = residual_std(model.config.blocks) if owner in residual else STD
+    return (std * generator.standard_normal(leaf.shape)).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 class Head(nn.Module):
