@@ -161,7 +161,7 @@ def test_bad_input_is_one_line(changed, message):
 
 def test_bfloat16_keeps_its_cache_in_bfloat16_and_its_tokens_in_reach():
   rough = llama.Llama(LlamaConfig(**{**vars(CONFIG), "compute_dtype": "bfloat16"}))
-  assert {leaf.dtype for leaf in jax.tree.leaves(rough.cache(1, 2))} == {np.dtype(jnp.bfloat16)}
+  assert {leaf.dtype for leaf in jax.tree.leaves(rough.cache(batch=1, slots=2))} == {np.dtype(jnp.bfloat16)}
   _, params, prompts = case()
   tokens, log_probs = map(np.asarray, generate(rough, params, prompts, LENGTHS, steps=STEPS, eos=NEVER))
   assert log_probs.dtype == np.float32

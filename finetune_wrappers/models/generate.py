@@ -16,7 +16,7 @@ class Cached(Protocol):
 
   config: Any
 
-  def cache(self, batch: int, slots: int) -> Any:
+  def cache(self, *, batch: int, slots: int) -> Any:
     """See `llama.Llama.cache`."""
     ...
 
@@ -100,7 +100,9 @@ def _generate(model: Cached, params: Params, prompts: Any, lengths: Any, sampled
     logits, cache = model.cached(params, last, at=longest + step - 1, start_B=start_B, cache=cache)
     return step + 1, write(state, logits, step), cache
 
-  logits, cache = model.cached(params, prompts, at=0, start_B=start_B, cache=model.cache(batch, longest + steps - 1))
+  logits, cache = model.cached(
+    params, prompts, at=0, start_B=start_B, cache=model.cache(batch=batch, slots=longest + steps - 1)
+  )
   state = jnp.zeros(batch, bool), jnp.full((batch, steps), eos, jnp.int32), jnp.zeros((batch, steps), jnp.float32)
   carried = jnp.int32(1), write(state, logits, 0), cache
   _, state, _ = jax.lax.while_loop(lambda carried: (carried[0] < steps) & ~carried[1][0].all(), advance, carried)
