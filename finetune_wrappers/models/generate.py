@@ -6,13 +6,14 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from finetune_wrappers.rules import NOT_NEGATIVE, SHARE_ABOVE_0, SIZE
 from finetune_wrappers.types import InputError, Params, require
 
 
 class Cached(Protocol):
-  """What `generate` needs of a model: `config.length`, an empty `cache`, and `cached`, which reads tokens into it."""
+  """What `generate` needs: `config.length` and `.vocab_size`, an empty `cache`, and `cached`, which reads tokens."""
 
   config: Any
 
@@ -46,7 +47,7 @@ def generate(
     model: such as a Llama; hashable.
     params: of the model.
     prompts: int [B, P], each in the first `lengths` places of its row; what follows is not read.
-    lengths: int [B], 1 to P. Not checked where traced.
+    lengths: int [B], 1 to P. Neither these nor token ids are checked where traced.
     steps: most tokens to write; P + steps may not pass `config.length`.
     eos: the token that ends a text; of no vocabulary, such as V, to write all steps.
     temperature: logits are divided by it; 0 takes the likeliest token, the first of equals.
@@ -68,9 +69,15 @@ def generate(
   most = model.config.length
   fits = longest + steps <= most
   require(fits, "prompts", f"{longest} tokens and {steps} steps", f"{most} or fewer together, the model's length")
-  if not isinstance(lengths, jax.core.Tracer):
-    fine = np.shape(lengths) == (batch,) and np.min(lengths) >= 1 and np.max(lengths) <= longest
-    require(fine, "lengths", np.asarray(lengths).tolist(), f"{batch} numbers from 1 to {longest}")
+  if not isinstance(lengths, Tracer):
+    lengths = np.asarray(lengths)
+    fine = lengths.shape == (batch,) and lengths.min() >= 1 and lengths.max() <= longest
+    require(fine, "lengths", lengths.tolist(), f"{batch} numbers from 1 to {longest}")
+    if not isinstance(prompts, Tracer):
+      read = np.asarray(prompts)[np.arange(longest) < lengths[:, None]]
+      most = model.config.vocab_size - 1
+      fits = read.min() >= 0 and read.max() <= most
+      require(fits, "prompts", f"ids from {read.min()} to {read.max()}", f"0 to {most}, those of the vocabulary")
   if temperature and key is None:
     raise InputError("key: missing; give a random key, or temperature 0")
   sampled = (key, temperature, top_p if top_p < 1 else None) if temperature else None
