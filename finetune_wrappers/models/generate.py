@@ -130,8 +130,8 @@ def kept(logits, top_p):
   """
   if top_p is None:
     return logits
-  # Sorting 32 x 32000 logits takes ten times as long as their model. Bits of positive floats are in the floats' order,
-  # so 30 halvings find the largest threshold that leaves enough.
+  # Sorting 32 x 32000 logits took eight times as long as the 15M model's step. Bits of positive floats are in the
+  # floats' order, so 31 halvings find the largest threshold that leaves enough.
   probs = jax.nn.softmax(logits)
   bits = jax.lax.bitcast_convert_type(probs, jnp.int32)
   most = np.float32(1).view(np.int32) + 1  # leaves nothing
