@@ -148,6 +148,10 @@ def test_it_works_in_jit_over_lanes_and_in_cond():
     ({"top_p": 0.0}, "top_p: 0.0 is not a number above 0, at most 1, that float32 can hold"),
     ({"lengths": [9, 0, 4, 9]}, r"lengths: [9, 0, 4, 9] is not allowed; use 4 numbers from 1 to 9"),
     ({"lengths": [10, 1, 4, 9]}, r"lengths: [10, 1, 4, 9] is not allowed; use 4 numbers from 1 to 9"),
+    (
+      {"lengths": [9, 2, 4, 9]},
+      "prompts: 'ids from 0 to 1000000' is not allowed; use 0 to 10, those of the vocabulary",
+    ),
     ({"lengths": [9]}, r"lengths: [9] is not allowed; use 4 numbers from 1 to 9"),
   ],
 )
@@ -161,7 +165,7 @@ def test_bad_input_is_one_line(changed, message):
 
 def test_bfloat16_keeps_its_cache_in_bfloat16_and_its_tokens_in_reach():
   rough = llama.Llama(LlamaConfig(**{**vars(CONFIG), "compute_dtype": "bfloat16"}))
-  assert {leaf.dtype for leaf in jax.tree.leaves(rough.cache(1, 2))} == {np.dtype(jnp.bfloat16)}
+  assert {leaf.dtype for leaf in jax.tree.leaves(rough.cache(batch=1, slots=2))} == {np.dtype(jnp.bfloat16)}
   _, params, prompts = case()
   tokens, log_probs = map(np.asarray, generate(rough, params, prompts, LENGTHS, steps=STEPS, eos=NEVER))
   assert log_probs.dtype == np.float32

@@ -225,10 +225,10 @@ def test_bfloat16_agrees_within_its_precision_and_keeps_logits_and_stream_float3
   output, text = jax.jit(lambda p: (rough.forward(p, tokens), rough.text(p, tokens)))(params)
   assert {leaf.dtype for leaf in jax.tree.leaves(output)} == {np.dtype(np.float32)}
   logits, residuals, *_ = reference(TWO)
-  for have in (output.logits, text):
-    error = np.linalg.norm(have - logits) / np.linalg.norm(logits)
-    assert 1e-3 < error < 6e-2
-  assert np.linalg.norm(rough.answer(params, tokens, 66) - logits[:, 66]) < 6e-2 * np.linalg.norm(logits[:, 66])
+  answer = jax.jit(rough.answer, static_argnums=2)(params, tokens, 66)
+  for have, want in ((output.logits, logits), (text, logits), (answer, logits[:, 66])):
+    assert 1e-3 < np.linalg.norm(have - want) / np.linalg.norm(want) < 0.1
+  assert np.linalg.norm(answer - output.logits[:, 66]) < 0.05 * np.linalg.norm(answer)
   assert close(output.embedded, residuals[0]) and not close(output.residuals[0], residuals[1], 5e-4)
   assert np.asarray(output.attention).sum(-1) == pytest.approx(1, abs=1e-6)
   # Where nothing is added to the stream, nothing of it, of the last norm and of the head may show bfloat16.

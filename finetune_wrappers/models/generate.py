@@ -6,17 +6,18 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from finetune_wrappers.rules import NOT_NEGATIVE, SHARE_ABOVE_0, SIZE
 from finetune_wrappers.types import InputError, Params, require
 
 
 class Cached(Protocol):
-  """What `generate` needs of a model: `config.length`, an empty `cache`, and `cached`, which reads tokens into it."""
+  """What `generate` needs: `config.length` and `.vocab_size`, an empty `cache`, and `cached`, which reads tokens."""
 
   config: Any
 
-  def cache(self, batch: int, slots: int) -> Any:
+  def cache(self, *, batch: int, slots: int) -> Any:
     """See `llama.Llama.cache`."""
     ...
 
@@ -46,7 +47,7 @@ def generate(
     model: such as a Llama; hashable.
     params: of the model.
     prompts: int [B, P], each in the first `lengths` places of its row; what follows is not read.
-    lengths: int [B], 1 to P. Not checked where traced.
+    lengths: int [B], 1 to P. Neither these nor token ids are checked where traced.
     steps: most tokens to write; P + steps may not pass `config.length`.
     eos: the token that ends a text; of no vocabulary, such as V, to write all steps.
     temperature: logits are divided by it; 0 takes the likeliest token, the first of equals.
@@ -68,9 +69,15 @@ def generate(
   most = model.config.length
   fits = longest + steps <= most
   require(fits, "prompts", f"{longest} tokens and {steps} steps", f"{most} or fewer together, the model's length")
-  if not isinstance(lengths, jax.core.Tracer):
-    fine = np.shape(lengths) == (batch,) and np.min(lengths) >= 1 and np.max(lengths) <= longest
-    require(fine, "lengths", np.asarray(lengths).tolist(), f"{batch} numbers from 1 to {longest}")
+  if not isinstance(lengths, Tracer):
+    lengths = np.asarray(lengths)
+    fine = lengths.shape == (batch,) and lengths.min() >= 1 and lengths.max() <= longest
+    require(fine, "lengths", lengths.tolist(), f"{batch} numbers from 1 to {longest}")
+    if not isinstance(prompts, Tracer):
+      read = np.asarray(prompts)[np.arange(longest) < lengths[:, None]]
+      most = model.config.vocab_size - 1
+      fits = read.min() >= 0 and read.max() <= most
+      require(fits, "prompts", f"ids from {read.min()} to {read.max()}", f"0 to {most}, those of the vocabulary")
   if temperature and key is None:
     raise InputError("key: missing; give a random key, or temperature 0")
   sampled = (key, temperature, top_p if top_p < 1 else None) if temperature else None
@@ -100,7 +107,9 @@ def _generate(model: Cached, params: Params, prompts: Any, lengths: Any, sampled
     logits, cache = model.cached(params, last, at=longest + step - 1, start_B=start_B, cache=cache)
     return step + 1, write(state, logits, step), cache
 
-  logits, cache = model.cached(params, prompts, at=0, start_B=start_B, cache=model.cache(batch, longest + steps - 1))
+  logits, cache = model.cached(
+    params, prompts, at=0, start_B=start_B, cache=model.cache(batch=batch, slots=longest + steps - 1)
+  )
   state = jnp.zeros(batch, bool), jnp.full((batch, steps), eos, jnp.int32), jnp.zeros((batch, steps), jnp.float32)
   carried = jnp.int32(1), write(state, logits, 0), cache
   _, state, _ = jax.lax.while_loop(lambda carried: (carried[0] < steps) & ~carried[1][0].all(), advance, carried)
@@ -121,8 +130,8 @@ def kept(logits, top_p):
   """
   if top_p is None:
     return logits
-  # Sorting 32 x 32000 logits takes ten times as long as their model. Bits of positive floats are in the floats' order,
-  # so 30 halvings find the largest threshold that leaves enough.
+  # Sorting 32 x 32000 logits took eight times as long as the 15M model's step. Bits of positive floats are in the
+  # floats' order, so 31 halvings find the largest threshold that leaves enough.
   probs = jax.nn.softmax(logits)
   bits = jax.lax.bitcast_convert_type(probs, jnp.int32)
   most = np.float32(1).view(np.int32) + 1  # leaves nothing

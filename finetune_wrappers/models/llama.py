@@ -78,7 +78,7 @@ class Llama(nn.Module, Model):
     found = self.apply({"params": params}, tokens_BxT, position, method=Llama.answer_residuals)
     return dict(enumerate(found))
 
-  def cache(self, batch: int, slots: int) -> Any:
+  def cache(self, *, batch: int, slots: int) -> Any:
     """Room for keys and values: (k, v) of each block, [B, G, slots, K] of zeros, in the dtype of products."""
     config = self.config
     room = jnp.zeros((batch, config.kv_heads, slots, config.width // config.heads), config.compute_dtype)
