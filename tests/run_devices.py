@@ -4,6 +4,7 @@ import json
 
 import jax
 import numpy as np
+from fed import RECIPE_READ
 from tiny import LIGHT, RECIPE, alone, distances, equal_lanes, lanes_of, recipe_with, run
 
 from finetune_wrappers.training import calibration, cohort, cohort_run
@@ -70,6 +71,9 @@ def main():
       "shape": list(metrics.shape),
       "round_trips": round_trips(program),
       "resumed": resumed(Layout(devices, inner), lanes, params),
+      "fed": equal_lanes(
+        run(cohort.Cohort(LIGHT, RECIPE_READ, Layout(devices, inner)), lanes, params), (state, metrics)
+      ),
     }
   even = recipe_with(batch_size=8).optimizer
   candidates = {n: [[x.devices, x.inner] for x in calibration.candidate_layouts(n, even)] for n in (1, 4, 5, 8, 16)}

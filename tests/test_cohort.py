@@ -223,6 +223,7 @@ def test_five_lanes_on_several_devices(on_devices, layout):
   assert result["shape"] == [5, 4], "padding is dropped"
   assert result["round_trips"]
   assert result["resumed"] == [1, True], "a step is compiled once after a checkpoint, and ends as without it"
+  assert result["fed"] == [True] * 5, "what the host reads trains as what the device draws"
 
 
 def test_layouts_worth_timing_use_the_devices_at_hand(on_devices):

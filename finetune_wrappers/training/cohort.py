@@ -1,6 +1,8 @@
 """Cohorts: lanes that share a recipe and shapes, run as one compiled program."""
 
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from finetune_wrappers.training import step
 from finetune_wrappers.training.lanes import Layout
 from finetune_wrappers.training.stages import Recipe
 from finetune_wrappers.types import Params, require
+
+_FED_STEPS = 32  # of batches of files: 16 MB a lane at the paper's 128 rows of 1024 tokens
 
 
 class Cohort:
@@ -32,8 +36,9 @@ class Cohort:
     self._model = model
     tests = recipe.evaluator.test_sets(recipe.task)
 
-    def advance_lane(state, lane, start, stop, since):
-      state, asked = step.train(model, recipe, lane, state, start=start, stop=stop, shard=layout.shard), since >= 0
+    def advance_lane(state, lane, fed, start, stop, since):
+      state = step.train(model, recipe, lane, state, start=start, stop=stop, fed=fed, shard=layout.shard)
+      asked = since >= 0
       metrics = jax.lax.cond(
         asked,
         lambda state: step.evaluate(model, recipe, lane, state, tests),
@@ -48,7 +53,7 @@ class Cohort:
     def init_lane(params, lane):
       return step.init_state(recipe, params, lane)
 
-    self._advance = layout.spread(advance_lane, lanes=2, scalars=3)
+    self._advance = layout.spread(advance_lane, lanes=3, scalars=3)
     self._init = layout.spread(init_lane, lanes=2, scalars=0)
 
   def init(self, params: Sequence[Params], lane: step.Lane) -> step.LaneState:
@@ -73,15 +78,48 @@ class Cohort:
       (state, (metrics [devices, R / devices, M], mean loss [devices, R / devices], means of the logs)), laid out; still
       being computed when this returns. All but the state mean nothing where `since` is None.
     """
+    most, asked = (
+      (self._fed_steps if self.recipe.objective.fed else max(stop - start, 1)),
+      -1 if since is None else since,
+    )
+    measured = None
     with self._model.numerics():
-      return self._advance(state, lane, jnp.int32(start), jnp.int32(stop), jnp.int32(-1 if since is None else since))
+      for begin, end in itertools.pairwise([*range(start, stop, most), stop] if start < stop else [start, stop]):
+        # While the devices are at it, the host reads what comes next: a call returns before its results are there.
+        fed, told = self._feed(lane, range(begin, end)), asked if end == stop else -1
+        state, measured = self._advance(state, lane, fed, *map(jnp.int32, (begin, end, told)))
+    return state, measured
+
+  @property
+  def _fed_steps(self) -> int:
+    """Steps whose batches are handed over at once."""
+    return min(_FED_STEPS, self.recipe.optimizer.steps)
+
+  def _feed(self, laid: step.Lane, steps: range) -> Any:
+    """Batches of lanes that are laid out, [devices, R / devices, steps up to `_fed_steps`, B, ...]; none to draw."""
+    objective, size = self.recipe.objective, self.recipe.optimizer.batch_size
+    if not objective.fed:
+      return ()
+
+    def of_lane(place):
+      found = objective.feed(self.recipe.task, {name: x[place] for name, x in laid.items()}, size, steps)
+      room = self._fed_steps - len(steps)  # one shape, one program
+      return jax.tree.map(lambda x: np.concatenate([x, np.zeros((room, *x.shape[1:]), x.dtype)]), found)
+
+    devices, lanes = laid["stream"].shape
+    if self.layout.shard:  # every device has all lanes
+      own = jax.tree.map(lambda *x: np.stack(x), *(of_lane((0, lane)) for lane in range(lanes)))
+      return jax.tree.map(lambda x: np.broadcast_to(x, (devices, *x.shape)), own)
+    own = jax.tree.map(lambda *x: np.stack(x), *map(of_lane, np.ndindex(devices, lanes)))
+    return jax.tree.map(lambda x: x.reshape(devices, lanes, *x.shape[1:]), own)
 
   def memory(self, params: Sequence[Params], lane: step.Lane) -> int:
     """Bytes that training these R lanes takes on each device: weights, optimizer and what a step computes."""
     laid = self.layout.lay_out(lane)
     state = jax.eval_shape(lambda: self.init(params, lane))
     with self._model.numerics():
-      program = self._advance.lower(state, laid, jnp.int32(0), jnp.int32(1), jnp.int32(0)).compile()
+      fed = self._feed(laid, range(0))
+      program = self._advance.lower(state, laid, fed, jnp.int32(0), jnp.int32(1), jnp.int32(0)).compile()
     used = program.memory_analysis()
     return used.argument_size_in_bytes + used.temp_size_in_bytes
 

@@ -1,6 +1,7 @@
 """What is trained: the strings of a step, and the loss on them."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -23,9 +24,11 @@ class Objective(Checked):
 
   Attributes:
     logs: names of what `loss` logs beside itself; means of them become curves and rows.
+    fed: whether the host reads its batches (`feed`), as from files; else the device draws them (`draw`).
   """
 
   logs: ClassVar[tuple[str, ...]] = ()
+  fed: ClassVar[bool] = False
 
   @property
   def stream(self) -> str:
@@ -37,6 +40,19 @@ class Objective(Checked):
 
   def draw(self, task: Any, key: Any, batch_size: int) -> Any:
     """A batch: a pytree of arrays [B, ...]; jittable."""
+    raise NotImplementedError
+
+  def feed(self, task: Any, lane: Mapping[str, Any], batch_size: int, steps: range) -> Any:
+    """The batches of some steps of one lane, where `fed`: a pytree of NumPy arrays [steps, B, ...].
+
+    A batch depends on the lane's values and the step only, so that a resumed run gets the very batches it would have.
+
+    Args:
+      task: says where the strings are.
+      lane: the lane's traced values by name, and `stream`, which seeds it (`TrainStage.lane`).
+      batch_size: B.
+      steps: counted from 0; may be none.
+    """
     raise NotImplementedError
 
   def loss(self, model: Model, params: Params, task: Any, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:

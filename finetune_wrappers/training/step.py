@@ -55,7 +55,7 @@ def init_state(recipe: Recipe, params: Params, lane: Lane) -> LaneState:
   return LaneState(trained, recipe.optimizer.direction().init(trained), zero, never, frozen, logs)
 
 
-def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, *, start, stop, shard=None) -> LaneState:
+def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, *, start, stop, fed=(), shard=None) -> LaneState:
   """Steps start..stop-1 of one lane.
 
   A loop with traced bounds rather than a scan of fixed length, so that one compiled program serves every
@@ -68,6 +68,7 @@ def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, *, start, 
     state: before step `start`.
     start: first step.
     stop: one past the last.
+    fed: batches [steps or more, B, ...] from step `start` on, if the host reads them.
     shard: None, or (name of a pmap's axis, its size): each of its devices draws the whole batch, which costs little,
       and takes its part of it.
   """
@@ -78,7 +79,10 @@ def train(model: Model, recipe: Recipe, lane: Lane, state: LaneState, *, start, 
 
   def step(i, state: LaneState) -> LaneState:
     key = jax.random.fold_in(stream, i + 1)
-    batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
+    if recipe.objective.fed:
+      batch = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i - start, keepdims=False), fed)
+    else:
+      batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
     if shard:
       axis, devices = shard
       batch = jax.tree.map(lambda rows: _part(rows, axis, devices), batch)
