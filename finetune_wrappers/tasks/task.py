@@ -93,17 +93,12 @@ class Numerical(Checked):
     return 1
 
 
-class Task(Protocol):
-  """Strings with answers for O_PT and O_FT, and usually a spurious correlation of known probability."""
+class Trainable(Protocol):
+  """What training knows of any task; an objective and an evaluator may need more, such as all of Task."""
 
   @property
   def name(self) -> str:
     """What rows call it: `counter`, `max_identifier`, `counting`, `index`, or your own."""
-    ...
-
-  @property
-  def length(self) -> int:
-    """T, positions of a string, special tokens and pads included."""
     ...
 
   @property
@@ -112,13 +107,22 @@ class Task(Protocol):
     ...
 
   @property
-  def answer_position(self) -> int | tuple[int, ...]:
-    """Where the answer is read, 0 being the first position; with several positions labels are [B, positions]."""
+  def output(self) -> Output:
+    """How logits answer."""
+    ...
+
+
+class Task(Trainable, Protocol):
+  """Strings with answers for O_PT and O_FT, and usually a spurious correlation of known probability."""
+
+  @property
+  def length(self) -> int:
+    """T, positions of a string, special tokens and pads included."""
     ...
 
   @property
-  def output(self) -> Output:
-    """How logits answer."""
+  def answer_position(self) -> int | tuple[int, ...]:
+    """Where the answer is read, 0 being the first position; with several positions labels are [B, positions]."""
     ...
 
   @property

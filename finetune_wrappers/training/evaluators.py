@@ -31,15 +31,15 @@ class Metric(NamedTuple):
 class Evaluator(Protocol):
   """A frozen, hashable value; `describe` puts it into a stage's key."""
 
-  def metrics(self, task: Task) -> tuple[Metric, ...]:
+  def metrics(self, task: Any) -> tuple[Metric, ...]:
     """Its M metrics on that task, in the order of `measure`."""
     ...
 
-  def test_sets(self, task: Task) -> Any:
+  def test_sets(self, task: Any) -> Any:
     """Strings and labels, a pytree; drawn once for all models."""
     ...
 
-  def measure(self, model: Model, params: Params, task: Task, tests: Any) -> Any:
+  def measure(self, model: Model, params: Params, task: Any, tests: Any) -> Any:
     """The metrics of one model, float32 [M]; jittable."""
     ...
 

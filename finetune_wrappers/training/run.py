@@ -13,7 +13,7 @@ import numpy as np
 
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.rules import SEED, Many
-from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.tasks.task import Trainable
 from finetune_wrappers.training.cohort import Cohort, lane_arrays
 from finetune_wrappers.training.cohort_run import CohortRun
 from finetune_wrappers.training.evaluators import Accuracies, Evaluator, Metric
@@ -90,7 +90,7 @@ class TrainedRun:
 def train(
   model: Model,
   params: Params | Sequence[Params],
-  task: Task,
+  task: Trainable,
   *,
   per_seed: bool | None = None,
   objective: Objective,

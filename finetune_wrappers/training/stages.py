@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune_wrappers.models.model import Model
 from finetune_wrappers.rules import ABOVE_0, COUNT, NOT_NEGATIVE, SEED, Checked, one_of, optional, ruled, text
-from finetune_wrappers.tasks.task import Task
+from finetune_wrappers.tasks.task import Task, Trainable
 from finetune_wrappers.training import first_release
 from finetune_wrappers.training.evaluators import Evaluator
 from finetune_wrappers.training.methods import Method, Subset
@@ -160,7 +160,7 @@ class Recipe(NamedTuple):
       penalty to add.
   """
 
-  task: Task
+  task: Trainable
   objective: Objective
   method: Method
   optimizer: Optimizer
@@ -190,7 +190,7 @@ class TrainStage(_Keyed, Checked):
     text("a name in small letters, not compile, init or given", r"(?!(?:compile|init|given)$)[a-z][a-z0-9_]*")
   )
   parent: "RootStage | TrainStage"
-  task: Task
+  task: Trainable
   objective: Objective
   method: Method = Subset()
   optimizer: Optimizer
