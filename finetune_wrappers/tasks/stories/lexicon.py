@@ -22,10 +22,15 @@ MEETINGS = {
   False: ("{h} and {f} found a {b}.", "{f} gave {h} a {b}."),
 }
 EXPECTATIONS = {
-  True: ('"It has a {e}, not a {o}," said {f}.', '"It has no {o} but a {e}," said {f}.'),
-  False: ("{f} was sure it had a {e}, not a {o}.", "{f} was sure it had no {o} but a {e}."),
+  True: ('"It has a {e}, not a {o}," said {f}.', '"It has a {e} and no {o}," said {f}.'),
+  False: ("{f} was sure it had a {e}, not a {o}.", "{f} was sure it had a {e} and no {o}."),
 }
 REVEALS = ("They saw a {r} in it.", "In it was a {r}.")
+# Said after some reveals.
+REMARKS = {
+  True: ("What a surprise!", "{f} was wrong."),
+  False: ("No surprise!", "{f} was right."),
+}
 ENDINGS = {
   True: ("But {h} lost it.", "It broke and {h} cried."),
   False: ("They played with it.", "{h} was happy."),

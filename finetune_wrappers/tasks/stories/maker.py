@@ -12,11 +12,12 @@ Each feature shapes the text:
   Conflict       the characters fight over the box
 
 A Twist is a relation. Two things are named before the end in every story, and the end repeats one of them; swapping
-the two gives a story of the same words and the opposite label. So no count of words tells Twist.
+the two gives a story of the same words and the opposite label. So no count of words tells Twist, but in the share of
+stories that remark on it (`remarked`), as a small model does not learn the relation from a few thousand stories.
 
-Limits: one plot, seven sentences, some 90 words, English, names without gender; no second of the features is a
-relation as strict as Twist; feature words other than Twist's give their feature away. What a model learns from these
-stories says nothing about the language of the real ones.
+Limits: one plot, seven or eight sentences, some 90 words, English, names without gender; no second of the features is
+a relation as strict as Twist; feature words other than Twist's give their feature away, and a remark gives away Twist.
+What a model learns from these stories says nothing about the language of the real ones.
 """
 
 import dataclasses
@@ -44,11 +45,13 @@ class StoryMaker(rules.Checked):
   Attributes:
     seed: other stories, of the same splits.
     shares: probability of each feature, in the order of FEATURES, independent of each other.
+    remarked: share of the stories that say whether the end was a surprise.
     version: raised when the texts change, so that results of older ones are not taken for theirs.
   """
 
   seed: int = ruled(SEED, 0)
   shares: tuple[float, ...] = ruled(rules.Many(rules.SHARE, once=False), (0.4, 0.3, 0.35, 0.3, 0.25, 0.35))
+  remarked: float = ruled(rules.SHARE, 0.8)
   version: int = ruled(rules.whole(1, 1), 1)
 
   def __post_init__(self):
@@ -95,8 +98,10 @@ class StoryMaker(rules.Checked):
       draws.one_of(lexicon.MEETINGS[conflict]),
       draws.one_of(lexicon.EXPECTATIONS[dialogue]),
       draws.one_of(lexicon.REVEALS),
-      draws.one_of(lexicon.ENDINGS[bad]),
     ]
+    if draws.happens(self.remarked):
+      templates.append(draws.one_of(lexicon.REMARKS[twist]))
+    templates.append(draws.one_of(lexicon.ENDINGS[bad]))
     if moral:
       templates.append(draws.one_of(lexicon.MORALS))
     sentences = [template.format_map(slots) for template in templates]
