@@ -38,8 +38,8 @@ class TokenCache:
 
   Attributes:
     folder: where it is.
-    manifest: `schema`, `tokenizer` (digest), `vocab_size`, `sources`, `counts` (documents, tokens, bytes of text), and
-      `files` (SHA-256 of each).
+    manifest: `schema`, `tokenizer` (digest), `vocab_size`, `sources`, `notes`, `counts` (documents, tokens, bytes of
+      text), and `files` (SHA-256 of each).
     tokens: uint16 [tokens].
     starts: uint64 [documents + 1].
     story_starts: uint32 [documents].
@@ -111,6 +111,7 @@ def build_cache(
   tokenizer: StoryTokenizer,
   *,
   sources: Mapping[str, Any],
+  notes: Callable[[], Mapping[str, Any]] = dict,
   progress: Callable[[int, int], None] | None = None,
   threads: int = 1,
 ) -> TokenCache:
@@ -122,6 +123,7 @@ def build_cache(
     tokenizer: encodes them.
     sources: JSON values that say what the documents are, such as `hash_sources(paths)`; equal sources mean equal
       documents.
+    notes: called when all documents are read; further JSON values for the manifest, such as how many were left out.
     progress: called now and then with the number of documents and of bytes of text so far.
     threads: of the encoder.
 
@@ -135,7 +137,7 @@ def build_cache(
   if not there:
     with temporary_beside(final) as temporary:
       manifest = _write(temporary, documents, tokenizer, progress, threads)
-      manifest |= {"schema": SCHEMA, "sources": sources}
+      manifest |= {"schema": SCHEMA, "sources": sources, "notes": dict(notes())}
       manifest |= {"tokenizer": tokenizer.digest, "vocab_size": tokenizer.vocab_size}
       with writing(final):
         text = json.dumps({"contents": manifest, "sha256": _sha256_of(manifest)}, indent=1, sort_keys=True)

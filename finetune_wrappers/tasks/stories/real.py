@@ -1,0 +1,69 @@
+"""Stories of the real data set, from files that the user has."""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from finetune_wrappers.files import located
+from finetune_wrappers.rules import SHARE, Checked, Many, ruled, text
+from finetune_wrappers.tasks.stories.records import Record
+from finetune_wrappers.tasks.stories.story_files import Report, read_records
+from finetune_wrappers.types import InputError, require
+
+PATHS = Many(text("the path of a .txt or .json file", r".+\.(txt|json)"), empty=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoryFiles(Checked):
+  """TinyStories-Instruct text files, or JSON shards of the original release (`story_files.read_records`).
+
+  Every second story of the validation files is of the split test, the others of the split valid.
+
+  Attributes:
+    train: files of the split train.
+    valid: files to hold out.
+    bad_share: share of records that may be malformed; they are left out.
+    digests: SHA-256 of the files, train and valid; what keys know of them, instead of their paths.
+  """
+
+  train: dataclasses.InitVar[tuple[str, ...]]
+  valid: dataclasses.InitVar[tuple[str, ...]]
+  bad_share: float = ruled(SHARE, 0.01)
+  digests: tuple[tuple[str, ...], ...] = dataclasses.field(init=False)
+
+  def __post_init__(self, train, valid):
+    super().__post_init__()
+    given = {"train": PATHS.check("train", train), "valid": PATHS.check("valid", valid)}
+    for name, paths in given.items():
+      require(bool(paths), name, paths, "one file or more, as the other has some")
+    object.__setattr__(self, "_paths", given)
+    digests = tuple(tuple(_digest(name, path) for path in paths) for name, paths in given.items())
+    require(not set(digests[0]) & set(digests[1]), "valid", valid, "files other than those of train")
+    object.__setattr__(self, "digests", digests)
+
+  def records(self, split: str, number: int) -> tuple[Iterator[Record], Report]:
+    """The first `number` stories of a split, 0 being all, and what was left out so far as they are read."""
+    paths: Any = self.__dict__["_paths"]["train" if split == "train" else "valid"]
+    read = read_records(paths, bad_share=self.bad_share)
+    found = read if split == "train" else itertools.islice(read, split == "test", None, 2)
+    return itertools.islice(found, number or None), read.report
+
+
+def _digest(field: str, path: str) -> str:
+  found = located(path)
+  try:
+    about = found.stat()
+  except OSError as error:
+    raise InputError(f"{field}: {path} cannot be read ({error.strerror})") from error
+  return _hashed(str(found), about.length, about.mtime)
+
+
+@functools.lru_cache
+def _hashed(path: str, length: int, mtime: float) -> str:
+  """SHA-256 of a file; length and mtime so that a file that changed is read again."""
+  del length, mtime
+  with located(path).open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
