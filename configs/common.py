@@ -27,7 +27,6 @@ def shared_config(name: str, preset: str, *, setting: str, measures: tuple[str, 
   """
   if preset not in PRESETS:
     raise InputError(f"preset: {preset!r} is not one of {', '.join(PRESETS)}")
-  smoke = preset == "smoke"
   return ConfigDict(
     {
       "name": name,
@@ -36,6 +35,22 @@ def shared_config(name: str, preset: str, *, setting: str, measures: tuple[str, 
       "report": report,
       "preset": preset,
       "seeds": {"smoke": (0, 1), "quick": (0, 1, 2), "paper": (0, 1, 2, 3, 4)}[preset],
+      # Programs over lanes: 0 chooses lanes and layout by a short calibration.
+      "lanes_per_program": 0,
+      "layout": {"devices": 1 if preset == "smoke" else 0, "inner": "map"},
+      "checkpoint_seconds": 60.0,
+      # Whether compiled programs are kept in the workdir: auto (on accelerators), on, off (experiments/compiled.py).
+      "compilation_cache": "auto",
+    }
+  )
+
+
+def answers_config(name: str, preset: str, *, setting: str, measures: tuple[str, ...], report: str) -> ConfigDict:
+  """`shared_config` with the keys of tasks whose strings have one answer for each operand; arguments as there."""
+  config = shared_config(name, preset, setting=setting, measures=measures, report=report)
+  smoke = preset == "smoke"
+  config.update(
+    {
       # `curves` keeps every evaluation of the fine-tuning in the rows, not only the first, 1K steps and the last.
       "finetune": {"c_trs": (0.0, 1.0), "targets": ("ft",), "curves": False},
       # "Same recipe with a smaller learning rate" than the fine-tuning's. reFT strings carry no correlation: with it,
@@ -56,14 +71,9 @@ def shared_config(name: str, preset: str, *, setting: str, measures: tuple[str, 
         "random_draws": 2 if smoke else 10,
       },
       "probes": _probes(preset),
-      # Programs over lanes: 0 chooses lanes and layout by a short calibration.
-      "lanes_per_program": 0,
-      "layout": {"devices": 1 if smoke else 0, "inner": "map"},
-      "checkpoint_seconds": 60.0,
-      # Whether compiled programs are kept in the workdir: auto (on accelerators), on, off (experiments/compiled.py).
-      "compilation_cache": "auto",
     }
   )
+  return config
 
 
 def training_section(preset: str, *, steps: int, evals: tuple[int, ...], **own: object) -> ConfigDict:

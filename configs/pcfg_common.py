@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.common import shared_config, training_section
+from configs.common import answers_config, training_section
 
 # eta_L, eta_M, eta_S (paper App. C)
 LEARNING_RATES = (1e-4, 1e-5, 1e-6)
@@ -22,9 +22,9 @@ PRIORS = {
 def pcfg_config(name: str, preset: str, *, measures: tuple[str, ...], report: str) -> ConfigDict:
   """A config with every key of the PCFG half; the caller changes what its figure needs and locks it.
 
-  Arguments and errors are those of `configs.common.shared_config`.
+  Arguments and errors are those of `configs.common.answers_config`.
   """
-  config = shared_config(name, preset, setting="pcfg", measures=measures, report=report)
+  config = answers_config(name, preset, setting="pcfg", measures=measures, report=report)
   config.tasks = ("counting",)
   config.text = _text(preset)
   # Spurious correlation r(x, O_FT) - r(x, O_PT) = q (paper: 1 for Counting; "a constant" for Index).

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.common import shared_config, training_section
+from configs.common import answers_config, training_section
 
 # eta_L, eta_M, eta_S, eta_VS (paper App. B)
 LEARNING_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -12,9 +12,9 @@ C_TRS = (0.0, 0.2, 0.5, 0.6, 0.8, 0.9, 1.0)
 def tracr_config(name: str, preset: str, *, measures: tuple[str, ...], report: str) -> ConfigDict:
   """A config with every key of the Tracr half; the caller changes what its figure needs and locks it.
 
-  Arguments and errors are those of `configs.common.shared_config`.
+  Arguments and errors are those of `configs.common.answers_config`.
   """
-  config = shared_config(name, preset, setting="tracr", measures=measures, report=report)
+  config = answers_config(name, preset, setting="tracr", measures=measures, report=report)
   config.tasks = ("counter", "max_identifier")
   config.counter = _counter(preset)
   config.max_identifier = _max_identifier(preset)

@@ -88,7 +88,7 @@ class Line:
 
 
 def describe(config: ConfigDict, workdir: str) -> str:
-  """The plan as text; trains nothing and leaves no stage in the workdir.
+  """The plan as text; trains nothing and leaves no stage in the workdir, but the data that stages need.
 
   Models that are missing at the root of a chain are made, since their shapes are needed, and thrown away.
 
@@ -96,7 +96,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
     InputError: as the run itself would; and for a damaged stage, which the run would train again.
   """
   use_all_cores()
-  planned = runner.plan_of(config)
+  planned = runner.plan_of(config, workdir)
   results.check_same(located(workdir) / config.name, config)
   wanted = len(with_ancestors(planned.stages))
   with (
@@ -105,6 +105,7 @@ def describe(config: ConfigDict, workdir: str) -> str:
     tempfile.TemporaryDirectory() as scratch,
     Progress() as progress,
   ):
+    runner.prepare(planned, progress)
     missing = missing_stages(store, planned.stages)
     made = [stage for stage in missing if not isinstance(stage, TrainStage)]
     programs = len({identity_of(stage) for stage in missing if isinstance(stage, TrainStage)})
@@ -236,9 +237,12 @@ def flops_of(stage: TrainStage, model: Any, params: Any) -> float:
   """XLA's count for one batch's loss and gradient, before it optimises; model and parameters are the parent's."""
   optimizer = dataclasses.replace(stage.optimizer, microbatches=1)
   recipe = step.with_lane(stage.recipe._replace(optimizer=optimizer), stage.lane)
+  size, fed = optimizer.batch_size, ()
+  if recipe.objective.fed:
+    fed = jax.tree.map(lambda x: x[0], recipe.objective.feed(recipe.task, stage.lane, size, range(1)))
 
   def one_step(params, key):
-    batch = recipe.objective.draw(recipe.task, key, optimizer.batch_size)
+    batch = fed if recipe.objective.fed else recipe.objective.draw(recipe.task, key, size)
     trained, frozen = recipe.method.split(params, key)
     own = recipe.method.model(model)
     return step.loss_and_grads(own, recipe, trained=trained, frozen=frozen, batch=batch, key=key)

@@ -5,13 +5,13 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from ml_collections import ConfigDict
 
 from experiments import schema
-from finetune_wrappers.training.evaluators import Accuracies
+from finetune_wrappers.training.evaluators import Accuracies, Evaluator
 from finetune_wrappers.training.stages import RootStage, Stage, TrainStage
 from finetune_wrappers.types import InputError, require
 
@@ -25,12 +25,14 @@ class Plan(abc.ABC):
   Attributes:
     config: of the run.
     task_name: which of its tasks.
+    data: folder for what tasks keep beside models, such as tokens of stories; None where nothing is read or trained.
     axes: what fine-tuning sweeps, slowest first: the row's field to the config's key.
     base_axes: likewise, what the models that are fine-tuned sweep; seeds come last.
   """
 
   config: ConfigDict
   task_name: str
+  data: Any = None
   axes: ClassVar[Mapping[str, str]] = {
     "target": "finetune.targets",
     "learning_rate": "finetune.learning_rates",
@@ -39,9 +41,17 @@ class Plan(abc.ABC):
   base_axes: ClassVar[Mapping[str, str]] = {}
 
   @property
-  def evaluator(self) -> Accuracies:
+  def evaluator(self) -> Evaluator:
     """What is measured of fine-tuned models."""
     return Accuracies(self.config.training.eval_size)
+
+  def prepare(self, progress: Callable[[int, int, str], None]) -> None:
+    """Makes the data that stages need and that is not kept yet.
+
+    Args:
+      progress: called with (done, in all or 0 where that is not known, what is made) as it goes.
+    """
+    del progress
 
   @property
   @abc.abstractmethod
@@ -138,8 +148,8 @@ class Plan(abc.ABC):
     return self._stage(kind, parent, seed, target="pt", learning_rate=rate, c_tr=self.config.reft.c_tr)
 
 
-def plans(config: ConfigDict) -> list[Plan]:
-  """A plan for each task of the config.
+def plans(config: ConfigDict, data: Any = None) -> list[Plan]:
+  """A plan for each task of the config; `data` as in Plan.
 
   Raises:
     InputError: for a key whose value it cannot hold, or keys that do not fit each other.
@@ -148,7 +158,7 @@ def plans(config: ConfigDict) -> list[Plan]:
   _check_reft(config)
   kind = schema.setting_of(config).plan
   _check_size(config, kind)
-  found = [kind(config, name) for name in config.tasks]
+  found = [kind(config, name, data) for name in config.tasks]
   for plan in found:
     plan.check()
   return found

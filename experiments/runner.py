@@ -23,6 +23,7 @@ from experiments.models import Models
 from experiments.plan import Plan, plans
 from experiments.progress import Progress
 from experiments.registry import registered
+from experiments.schema import DATA
 from finetune_wrappers.files import located, write_atomically
 from finetune_wrappers.reporting.plots import save_figure
 from finetune_wrappers.rules import one_of, shown
@@ -74,7 +75,7 @@ def run(config: ConfigDict, workdir: str, stopping: Callable[[], bool] = lambda:
     Interrupted: if `stopping` returns True; likewise.
   """
   use_all_cores()
-  planned = plan_of(config)
+  planned = plan_of(config, workdir)
   results.check_same(located(workdir) / config.name, config)
   with enough_memory(), compiled.reused(config.compilation_cache, workdir):
     return _run_again(config, planned, Store(workdir), stopping)
@@ -108,13 +109,17 @@ class Planned:
   layout: Layout | None
 
 
-def plan_of(config: ConfigDict) -> Planned:
-  """Plans a config and checks all of it: nothing is compiled, read or written.
+def plan_of(config: ConfigDict, workdir: str | None = None) -> Planned:
+  """Plans a config and checks all of it: nothing is compiled or written, and of data only what names it is read.
+
+  Args:
+    config: from a module of `configs`.
+    workdir: where what tasks need beside models is kept; without it nothing can be trained.
 
   Raises:
     InputError: one line with the key and the allowed values.
   """
-  found = plans(config)
+  found = plans(config, located(workdir) / DATA if workdir else None)
   measures = [registered("experiments.measures", "MEASURE")[name] for name in config.measures]
   stages = [stage for plan in found for measure in measures for stage in measure.stages(plan)]
   layout = Layout(config.layout.devices, config.layout.inner) if config.layout.devices else None
@@ -154,6 +159,7 @@ def _set_aside(stages: Sequence[Stage], store: Store) -> None:
 def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
   folder = store.root / config.name
   with Progress() as progress:
+    prepare(planned, progress, stopping)
     trainer_of(config, planned, store, progress=progress, stopping=stopping).run(planned.stages)
     measured = _measure(config, planned, store, progress, stopping)
   if not hosts.is_first():
@@ -164,6 +170,23 @@ def _run(config: ConfigDict, planned: Planned, store: Store, stopping) -> Ran:
     with writing(folder):
       results.write(folder, measured, facts)
     return Ran(folder, report(folder), sorted(set(facts["diverged"])))
+
+
+def prepare(planned: Planned, progress: Progress, stopping: Callable[[], bool] = lambda: False) -> None:
+  """Makes the data that plans need, on one host while the others wait; errors and Interrupted as `run`."""
+
+  def show(done: int, total: int, text: str) -> None:
+    if stopping():
+      raise Interrupted("stopped while making data; what is finished is kept")
+    progress(done, total, text)
+
+  def make() -> None:
+    for plan in planned.plans:
+      plan.prepare(show)
+
+  progress.count("story")
+  hosts.agree(make)
+  progress.count("step")
 
 
 @contextlib.contextmanager

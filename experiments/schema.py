@@ -65,7 +65,8 @@ def section(kind: type, *, but: tuple[str, ...] = (), **more: Any) -> dict[str, 
   return {**{name: rule for name, rule in rules_of(kind).items() if name not in but}, **more}
 
 
-_TAKEN = (*FOLDERS, compiled.FOLDER)  # beside those of the experiments
+DATA = "data"  # folder in the workdir for what tasks keep beside models
+_TAKEN = (*FOLDERS, compiled.FOLDER, DATA)  # beside those of the experiments
 _NAME = text(
   f"the name of a folder in the workdir: letters, digits, _, - and ., not {', '.join(_TAKEN)}",
   rf"(?!(?i:{'|'.join(_TAKEN)})$)(?a:\w)[-.\w]{{0,99}}",  # some file systems take Stages for stages
@@ -78,15 +79,18 @@ FINETUNE = {
   "curves": FLAG,
 }
 REFT = {"measure": FLAG, "c_tr": SHARE, "threshold": SHARE_ABOVE_0, "learning_rates": Many(ABOVE_0)}
-# Every config's; a setting may replace them.
-SHARED = {
-  "name": _NAME,
-  "preset": one_of(*PRESETS),
-  "seeds": Many(SEED),
+# Of tasks whose strings have one answer for each operand; a setting may replace them.
+ANSWERS = {
   "finetune": FINETUNE,
   "reft": REFT,
   "pruning": section(PruneSettings, but=("neuron_axes",)),  # our models have matrices of two axes
   "probes": section(ProbeSettings),
+}
+# Every config's.
+SHARED = {
+  "name": _NAME,
+  "preset": one_of(*PRESETS),
+  "seeds": Many(SEED),
   "lanes_per_program": whole(0, INT32),
   "layout": {"devices": COUNT, "inner": one_of(*INNER)},
   "checkpoint_seconds": NOT_NEGATIVE,

@@ -67,4 +67,4 @@ def _shares(plan, labels, names: list[str], **fields) -> list[Row]:
   ]
 
 
-MEASURE = Measure(stages, measure)
+MEASURE = Measure(stages, measure, needs=("finetune.c_trs",))

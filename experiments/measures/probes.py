@@ -63,4 +63,4 @@ def _asked(plan, family: str):
   return lambda batch: task.asking(batch.tokens, task.text.first_operand + place, family)
 
 
-MEASURE = Measure(stages, measure, needs=("probes",))
+MEASURE = Measure(stages, measure, needs=("probes.prompt",))

@@ -91,4 +91,4 @@ def weight_name(path: str, index: tuple[int, ...], labels: list[str]) -> str:
   return f"B{block.removeprefix('blocks_')} {'W' if kind == 'kernel' else 'b'}_{_NAMES[layer]}[{','.join(names)}]"
 
 
-MEASURE = Measure(stages, measure)
+MEASURE = Measure(stages, measure, needs=("pruning",))

@@ -1,5 +1,6 @@
 """Fine-tuning under each reading of details that the paper leaves open; rows carry `reading`."""
 
+import dataclasses
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -58,7 +59,7 @@ def _variant(plan: Plan, name: str, key: str, value: Any) -> Plan:
   known = first in _CHANGES and isinstance(section, dict) and last in section
   require(known, "readings", (name, key, value), f"a key of the config that begins with {', '.join(_CHANGES)}")
   section[last] = value
-  variant = type(plan)(ConfigDict(values, type_safe=False), plan.task_name)
+  variant = dataclasses.replace(plan, config=ConfigDict(values, type_safe=False))
   try:
     schema.check_keys(variant.config)
     variant.check()

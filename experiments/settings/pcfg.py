@@ -172,6 +172,7 @@ SETTING = Setting(
   tasks={"counting": "Counting", "index": "Index"},
   rates={1e-4: "η_L", 1e-5: "η_M", 1e-6: "η_S"},
   schema={
+    **schema.ANSWERS,
     "text": schema.section(
       PCFGText, rules=rules.Many(rules.text("a rule: parent -> child child [probability]", r".+"), empty=True)
     ),

@@ -120,6 +120,7 @@ SETTING = Setting(
   tasks={"counter": "Counter", "max_identifier": "Max-identifier"},
   rates={0.1: "η_L", 0.01: "η_M", 0.001: "η_S", 0.0001: "η_VS"},
   schema={
+    **schema.ANSWERS,
     **{
       name: {"task": schema.section(kind), "noise_std": rules.NOT_NEGATIVE, "microbatches": rules.SIZE}
       for name, kind in tracr_tasks.TASKS.items()
