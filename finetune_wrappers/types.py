@@ -16,8 +16,8 @@ ROW_COUNTS = ("step", "seed")
 REQUIRED = (*ROW_TEXTS, *ROW_COUNTS, "value")  # what every row has
 # Further fields that metrics, analyses and settings give to rows; a swept value of such a name would be overwritten.
 ROW_FIELDS = (
-  "attended", "block", "c_te", "diverged", "family", "k", "label", "model", "operand", "pretraining_steps", "prior",
-  "rank", "reading", "reads", "scope", "score", "unit", "weight",
+  "attended", "block", "c_te", "diverged", "done", "family", "k", "label", "model", "operand", "pretraining_steps",
+  "prior", "rank", "reading", "reads", "scope", "score", "unit", "weight",
 )  # fmt: skip
 
 

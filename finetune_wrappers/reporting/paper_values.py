@@ -46,6 +46,27 @@ def pcfg_tables() -> list[dict[str, Any]]:
   return [row for name, file in tables.items() for row in _rows_of(TABLES / file, _pcfg_line, name)]
 
 
+TABLE1_STEPS = (0, 30, 300, 3000)
+_DELETED = {
+  "filtering": "F",
+  "filtering+randomisation": "F + Randomisation",
+  "filtering+mix_and_match": "F + Mix & Match",
+  "not_in_pretraining": "not in pretraining",
+}
+
+
+def table1() -> list[dict[str, Any]]:
+  """Table 1: generation scores as Twist is revived.
+
+  Returns:
+    One dict a line: `model`, its protocol and learning rate in words, and `scores`, fractions at TABLE1_STEPS.
+
+  Raises:
+    InputError: as `table3`.
+  """
+  return _rows_of(TABLES / "table1_tinystories_twist_percent.csv", _table1_line, "Table 1")
+
+
 def _rows_of(path: str | os.PathLike, of_line: Callable[[dict], list[dict]], name: str) -> list[dict[str, Any]]:
   path = pathlib.Path(path)
   try:
@@ -61,6 +82,12 @@ def _rows_of(path: str | os.PathLike, of_line: Callable[[dict], list[dict]], nam
     except (KeyError, TypeError, ValueError) as error:
       raise InputError(f"{path}:{number}: not a line of {name}: {error}") from error
   return rows
+
+
+def _table1_line(line: dict[str, str]) -> list[dict[str, Any]]:
+  rate = {"eta_M": ", η_M", "eta_S": ", η_S", "": ""}[line["finetuning_lr"]]
+  scores = [_fraction(line[f"reft_{step}"]) for step in TABLE1_STEPS]
+  return [{"model": _DELETED[line["deletion_protocol"]] + rate, "scores": scores}]
 
 
 def _pcfg_line(line: dict[str, str]) -> list[dict[str, Any]]:

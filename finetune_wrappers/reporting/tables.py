@@ -12,8 +12,16 @@ from finetune_wrappers.types import InputError
 MISSING = "-"
 
 # Metrics that are fractions, besides the accuracies (named `acc_...`).
-_SHARES = ("attention_mass", "attention_uniform", "predicted_share", "label_share", "guess_baseline")
-_SIZES = ("activation_shift",)  # metrics from 0 up
+_SHARES = (
+  "attention_mass",
+  "attention_uniform",
+  "predicted_share",
+  "label_share",
+  "guess_baseline",
+  "generation_score",
+  "readable_share",
+)
+_SIZES = ("activation_shift", "loss_feature", "loss_other")  # metrics from 0 up
 _UNBOUNDED = (-math.inf, math.inf)
 
 

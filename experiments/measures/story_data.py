@@ -1,0 +1,33 @@
+"""What protocols did to the stories, and how good each judge of stories is."""
+
+import numpy as np
+
+from experiments.measures import Measure, Measured
+from experiments.measures.data import data_row
+from experiments.models import Models
+from experiments.story_judges import judges
+from finetune_wrappers.training.stages import Stage, root_of
+
+
+def stages(plan) -> list[Stage]:
+  """One root stage; only stories are measured."""
+  return [root_of(plan.bases()[0])]
+
+
+def measure(models: Models) -> Measured:
+  """Rows `stories`, how many, by protocol and what was `done`; `acc_judge` by who `reads`, with `guess_baseline`."""
+  plan, out = models.plan, Measured()
+  task, classifier = plan.task, plan.evaluator.classifier
+  for protocol in dict.fromkeys(["none", *plan.config.finetune.protocols]):
+    for done, count in task.table("train", protocol).items():
+      out.rows.append(data_row(plan, "stories", count, protocol=protocol, done=done))
+  found = judges(task, classifier)
+  tokens, lengths, labels = found.labelled("test", classifier.eval_size)
+  out.rows.append(data_row(plan, "guess_baseline", float(max(labels.mean(), 1 - labels.mean()))))
+  for name, says in found.readers.items():
+    said, read = says(tokens, lengths)
+    out.rows.append(data_row(plan, "acc_judge", float(np.mean((said == labels) & read)), reads=name))
+  return out
+
+
+MEASURE = Measure(stages, measure, needs=("stories",))
