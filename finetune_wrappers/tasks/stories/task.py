@@ -77,7 +77,9 @@ class StoryTask(_Kept, Checked):
     require(self.partner != self.feature, "partner", self.partner, f"another feature than {self.feature!r}")
     made = isinstance(self.source, StoryMaker)
     for name in ("stories", "held_out"):
-      require(getattr(self, name) > 0 or not made, name, 0, "1 or more where stories are made")
+      require(
+        getattr(self, name) > 0 or not made, name, 0, "1 or more where stories are made, or files.train and files.valid"
+      )
 
   @property
   def num_labels(self) -> int:
