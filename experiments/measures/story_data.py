@@ -19,7 +19,7 @@ def measure(models: Models) -> Measured:
   plan, out = models.plan, Measured()
   task, classifier = plan.task, plan.evaluator.classifier
   for protocol in dict.fromkeys(["none", *plan.config.finetune.protocols]):
-    for done, count in task.table("train", protocol).items():
+    for done, count in task.table("train", protocol=protocol).items():
       out.rows.append(data_row(plan, "stories", count, protocol=protocol, done=done))
   found = judges(task, classifier)
   tokens, lengths, labels = found.labelled("test", classifier.eval_size)

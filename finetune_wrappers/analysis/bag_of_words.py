@@ -1,6 +1,7 @@
 """A control for classifiers of stories: logistic regression on which tokens a story has, in whatever order."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -21,7 +22,7 @@ class BagOfWords:
   bias: float
 
   @classmethod
-  def fit(cls, tokens_NxL: np.ndarray, lengths_N: np.ndarray, labels_N: np.ndarray, *, vocab_size: int) -> "BagOfWords":
+  def fit(cls, tokens_NxL: Any, lengths_N: Any, labels_N: Any, *, vocab_size: int) -> "BagOfWords":
     """Fits it with an L2 penalty of 1e-4 a story.
 
     Args:
@@ -46,12 +47,12 @@ class BagOfWords:
     found = scipy.optimize.minimize(loss, np.zeros(vocab_size + 1), jac=True, method="L-BFGS-B")
     return cls(found.x[:-1], float(found.x[-1]))
 
-  def says(self, tokens_NxL: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
+  def says(self, tokens_NxL: Any, lengths_N: Any) -> Any:
     """Whether stories have the feature, bool [N]."""
     return _present(tokens_NxL, lengths_N, len(self.weights)) @ self.weights + self.bias > 0
 
 
-def _present(tokens_NxL: np.ndarray, lengths_N: np.ndarray, vocab_size: int) -> np.ndarray:
+def _present(tokens_NxL: Any, lengths_N: Any, vocab_size: int) -> Any:
   """Which tokens each story has, float64 [N, V]."""
   found = np.zeros((len(tokens_NxL), vocab_size))
   row, place = np.nonzero(np.arange(tokens_NxL.shape[1]) < np.asarray(lengths_N)[:, None])
