@@ -42,7 +42,7 @@ def test_smoke_leaves_rows_summary_and_figure(name, workdir):
   assert "the preset `smoke`" in short and "the preset `smoke`" in summary and "| yes |" not in short + summary
   told = json.loads((folder / "config.json").read_text())
   assert told["config"]["preset"] == "smoke"
-  precision = {"tracr": "highest", "pcfg": "default"}[config.setting]
+  precision = {"tracr": "highest", "pcfg": "default", "stories": "default"}[config.setting]
   assert told["precisions"] == ([precision] if told["layouts"] else [])
 
 

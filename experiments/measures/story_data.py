@@ -18,7 +18,8 @@ def measure(models: Models) -> Measured:
   """Rows `stories`, how many, by protocol and what was `done`; `acc_judge` by who `reads`, with `guess_baseline`."""
   plan, out = models.plan, Measured()
   task, classifier = plan.task, plan.evaluator.classifier
-  for protocol in dict.fromkeys(["none", *plan.config.finetune.protocols]):
+  reviving = [stage.objective.protocol for stage in plan.refts()] if plan.config.reft.measure else []
+  for protocol in dict.fromkeys(["none", *plan.config.finetune.protocols, *reviving]):
     for done, count in task.table("train", protocol=protocol).items():
       out.rows.append(data_row(plan, "stories", count, protocol=protocol, done=done))
   found = judges(task, classifier)

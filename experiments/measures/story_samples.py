@@ -18,7 +18,10 @@ def stages(plan) -> list[Stage]:
 
 
 def measure(models: Models) -> Measured:
-  """Rows `generation_score` by who `reads`, and `readable_share`; arrays of text by model: instruction and story."""
+  """Rows `generation_score` by who `reads`, of what it can read, and `readable_share`; arrays of told text by model.
+
+  A judge that can read nothing has no `generation_score`.
+  """
   plan, out, told = models.plan, Measured(), None
   task, scores = plan.task, plan.evaluator
   found, prompts = judges(task, scores.classifier), task.prompts(max(scores.prompts, 1))
@@ -31,9 +34,11 @@ def measure(models: Models) -> Measured:
     rows = []
     for name, says in found.readers.items():
       said, read = says(tokens, lengths)
-      share = float(said[read].mean()) if read.any() else 0.0
-      rows += [{"metric": "generation_score", "value": share, "reads": name}]
       rows += [{"metric": "readable_share", "value": float(read.mean()), "reads": name}]
+      if read.any() or trained.diverged:  # of none there is no share
+        rows += [
+          {"metric": "generation_score", "value": float(said[read].mean()) if read.any() else 0.0, "reads": name}
+        ]
     kind = "never" if stage in never else stage.kind
     out.rows += rows_of(
       plan, stage, [{**row, "stage": "samples", "model": kind} for row in rows], diverged=trained.diverged

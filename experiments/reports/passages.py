@@ -61,13 +61,13 @@ def curves_of(rows: list[Row]) -> dict[int, revival.Curve]:
   return found
 
 
-def not_to_judge(own: list[Row], threshold: float) -> str:
-  """Why nothing can be said about the revival of a model; empty if something can."""
+def not_to_judge(own: list[Row], threshold: float, *, measured: str = "Acc. O_PT") -> str:
+  """Why nothing can be said about the revival of a model, by what is `measured`; empty if something can."""
   if passages(own, threshold):
     return ""
   start = [row for row in own if row["step"] == 0]
   gone = math.isnan(mean_of(start))
-  return format_cell(start) if gone else f"nothing to revive, Acc. O_PT {format_cell(start)} at the start"
+  return format_cell(start) if gone else f"nothing to revive, {measured} {format_cell(start)} at the start"
 
 
 def sooner(name: str, ratio: MedianRatio, seeds: int, evidence: str) -> Finding:

@@ -16,7 +16,14 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       "figure": story_curves.figure(rows, facts, ("reft",), ("loss_feature", "loss_other")),
       "probes": story_probes.figure(rows, facts, [feature, "control"]),
     },
-    verdict=markdown_claims([story_curves.below_claim(rows), story_probes.kept_claim(rows, feature)]),
+    verdict=markdown_claims(
+      [
+        story_curves.raised_claim(rows),
+        story_curves.below_claim(rows),
+        story_probes.kept_claim(rows, feature),
+        story_probes.control_claim(rows),
+      ]
+    ),
   )
 
 

@@ -1,15 +1,36 @@
 """Table 1: how many generated stories have the deleted feature, as reverse fine-tuning goes on."""
 
+import math
+import textwrap
+
 import numpy as np
 
 from experiments.reports import REVERSED, Made, Report, footer, last_step, means, present
-from experiments.reports.passages import median_text, not_to_judge, passages, ratio_text, sooner
-from experiments.reports.stories import CONTROL, at_step, models_of, named
+from experiments.reports.passages import counted, median_text, not_to_judge, passages, ratio_text, sooner
+from experiments.reports.stories import (
+  CONTROL,
+  PROTOCOLS,
+  REVIVED,
+  at_step,
+  control_series,
+  models_of,
+  named,
+  with_controls,
+)
 from finetune_wrappers.reporting import paper_values
-from finetune_wrappers.reporting.claims import NOT_JUDGED, Finding, claim_of_models, judge, judge_below, markdown_claims
+from finetune_wrappers.reporting.claims import (
+  NOT_JUDGED,
+  Claim,
+  Finding,
+  claim_of_models,
+  judge,
+  judge_below,
+  markdown_claims,
+)
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, group, select
 from finetune_wrappers.reporting.tables import (
+  MISSING,
   cell_summary,
   format_accuracy,
   format_cell,
@@ -17,25 +38,39 @@ from finetune_wrappers.reporting.tables import (
   markdown_table,
   paired_summary,
 )
+from finetune_wrappers.rules import Rule
 from finetune_wrappers.statistics import bootstrap_median_ratio
 
 _EARLY = 30  # iterations after which the paper's Table 1 has its second column
+_SCORE = "generation score"
+_KINDS = {
+  "pretrain": "pretrained with it",
+  "never": "pretrained without it",
+  "finetune": "after deletion",
+  "reft": "revived",
+  "scratch_ft": "trained on it",
+}
+_SAMPLES_TEXT = (
+  "What each judge says of the stories that models tell at the end of their training, in percent of the stories that "
+  f"it can read; `{MISSING}` where it can read none, and seeds of which it can read none are left out. Classifier and "
+  "bag of words read everything, the rule only stories of the maker's plot.\n\n"
+)
 
 
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """The table, who judges the stories, and whether the feature is back sooner than the control learns it."""
   scores = select(rows, metric="generation_score", stage=("pretrain", "finetune", "reft", "scratch_ft"))
   threshold = facts["config"]["reft"]["threshold"] * _full(scores)
-  claims = [_deleted(scores), _early(scores), _sooner(scores, threshold)]
+  claims = [_deleted(scores), _early(scores, threshold), _sooner(scores, threshold)]
   return Made(
     title=f"Stories that have the feature ({facts['config']['name']})",
     sections=[
-      ("Generation score", _scores_text(scores, threshold) + _table(scores, threshold)),
+      ("Generation score", _scores_text(scores, threshold, facts) + _table(scores, threshold)),
       ("The paper's Table 1", _paper_table()),
       ("Who judges", _judges_text(rows) + _judges_table(rows)),
-      ("The judges on what models told", _samples_table(rows)),
+      ("The judges on what models told", _SAMPLES_TEXT + _samples_table(rows)),
       ("What protocols did", _protocols_table(rows)),
-      ("Samples", _samples(rows, arrays)),
+      ("Samples", _samples(arrays)),
     ],
     figures={"figure": _figure(scores, threshold, facts)},
     verdict=markdown_claims(claims),
@@ -47,28 +82,44 @@ def _full(scores: list[Row]) -> float:
   return cell_summary(last_step(select(scores, stage="pretrain"))).mean
 
 
-def _scores_text(scores: list[Row], threshold: float) -> str:
+def _scores_text(scores: list[Row], threshold: float, facts: dict) -> str:
   base = last_step(select(scores, stage="pretrain"))
+  share = facts["config"]["reft"]["threshold"]
+  back = (
+    f"The feature counts as back at a score of {100 * threshold:.1f}, {100 * share:g} % of their mean: the threshold."
+    if threshold > 0
+    else f"{_nothing(threshold).capitalize()}, so there is no threshold."
+  )
   return (
     "Share in percent of stories, generated from held-out instructions that ask for the feature, that the classifier "
-    f"calls ones with it; by iterations of training on stories that all have it. Before any fine-tuning: "
-    f"{format_cell(base)}. It counts as back at {100 * threshold:.1f} %, a share of that.\n\n"
+    "calls ones with it; by iterations of training on stories that all have it. Models pretrained with the feature, "
+    f"before any fine-tuning: {format_cell(base)}. {back}\n\n"
+    f"`{CONTROL}` is the control. The ratio is its median over the model's: above 1, the model is there sooner. `>`, "
+    "`at least` and `at most` stand where half of the runs never get there. A model that is at the threshold before "
+    "the first iteration has nothing to revive, and such seeds count in neither column.\n\n"
   )
 
 
 def _table(scores: list[Row], threshold: float) -> str:
-  revived = models_of(scores, "reft") + models_of(scores, "scratch_ft")
-  steps = sorted({row["step"] for _, own in revived for row in own})
-  control = passages(select(scores, stage="scratch_ft"), threshold)
+  revived = with_controls(scores)
+  steps = sorted({row["step"] for row in select(scores, stage=REVIVED)})
   lines = []
-  for name, own in revived:
-    times = passages(own, threshold)
-    ratio = ""
-    if own[0]["stage"] == "reft":
-      ratio = ratio_text(bootstrap_median_ratio(numerator=control, denominator=times) if times and control else None)
-    lines.append((name, *(format_cell(at_step(own, step)) for step in steps), median_text(own, threshold), ratio))
-  header = ("model", *(f"{step}" for step in steps), "median iterations to the threshold", "the control's over it")
+  for name, own, control in [*revived, *((name, own, []) for name, own in models_of(scores, "scratch_ft"))]:
+    median = ratio = MISSING
+    if threshold > 0:
+      times, learned = passages(own, threshold), passages(control, threshold)
+      ratio = ratio_text(bootstrap_median_ratio(numerator=learned, denominator=times) if times and learned else None)
+      median = median_text(own, threshold)
+    lines.append((name, *(format_cell(at_step(own, step)) for step in steps), median, ratio))
+  header = ("model", *map(str, steps), "median iterations to the threshold", "ratio to the control's")
   return markdown_table(header, lines)
+
+
+def _nothing(threshold: float) -> str:
+  """Why there is no threshold; empty if there is one."""
+  if math.isnan(threshold):
+    return "every model pretrained with the feature diverged"
+  return "" if threshold > 0 else "models pretrained with the feature tell no story with it"
 
 
 def _paper_table() -> str:
@@ -92,18 +143,17 @@ def _judges_table(rows: list[Row]) -> str:
 
 
 def _samples_table(rows: list[Row]) -> str:
-  told = select(rows, stage="samples")
-  lines = []
-  for kind in ("pretrain", "never", "finetune", "reft", "scratch_ft"):
-    of_kind = select(told, model=kind)
-    for own in group(of_kind, "protocol", "learning_rate", "reft_learning_rate").values():
-      name = {"pretrain": "pretrained with it", "never": "pretrained without it"}.get(
-        kind
-      ) or f"{named(own[0])}, {kind}"
-      readers = present(own, "reads")
+  told, lines = select(rows, stage="samples"), []
+  readers = list(dict.fromkeys(row["reads"] for row in told))
+  choosy = [reads for reads in readers if reads == "rule"]
+  for kind, what in _KINDS.items():
+    for own in group(select(told, model=kind), "protocol", "learning_rate", "reft_learning_rate").values():
+      rate = f", reFT {own[0]['reft_learning_rate']:g}" if kind in REVIVED else ""
+      name = what if kind in ("pretrain", "never") else f"{named(own[0])}, {what}{rate}"
       cells = [format_cell(select(own, metric="generation_score", reads=reads)) for reads in readers]
-      lines.append((name, *cells, format_cell(select(own, metric="readable_share", reads=readers[-1]))))
-  header = ("model, at its end", *(f"{name} says" for name in present(told, "reads")), "readable for the last")
+      cells += [format_cell(select(own, metric="readable_share", reads=reads)) for reads in choosy]
+      lines.append((name, *cells))
+  header = ("model", *(f"{reads} says" for reads in readers), *(f"{reads} can read" for reads in choosy))
   return markdown_table(header, lines)
 
 
@@ -113,70 +163,89 @@ def _protocols_table(rows: list[Row]) -> str:
   lines = []
   for protocol in dict.fromkeys(row["protocol"] for row in found):
     own = {row["done"]: row["value"] for row in select(found, protocol=protocol)}
-    lines.append((protocol, *(f"{own[name]:.0f}" if name in own else "" for name in done)))
-  return "Stories of the training split.\n\n" + markdown_table(("protocol", *done), lines)
+    lines.append((f"{PROTOCOLS[protocol]} (`{protocol}`)", *(f"{own.get(name, 0):.0f}" for name in done)))
+  text = (
+    "Stories of the training split by what was done to them, each in one column: `kept` as they are, `dropped`, or "
+    "with a changed instruction.\n\n"
+  )
+  return text + markdown_table(("protocol", *done), lines)
 
 
-def _samples(rows: list[Row], arrays: dict) -> str:
-  del rows
-  found = [
-    f"**{name.split('/')[0]}**\n\n"
-    + "\n\n".join(f"> {' / '.join(str(text).split(chr(10)))}" for text in np.ravel(arrays[name])[:1])
-    for name in sorted(arrays)
-  ]
+def _samples(arrays: dict) -> str:
+  """The first of each model, as code, in which no character of a story is Markdown."""
+  found = ["One story of each model of the first seed that did not diverge: the held-out instruction, then the story."]
+  for kind, what in _KINDS.items():
+    for name in sorted(name for name in arrays if name.split(" ")[0] == kind):
+      lines = str(np.ravel(arrays[name])[0]).split("\n")
+      wrapped = [part for line in lines for part in textwrap.wrap(line, 100, break_on_hyphens=False)]
+      swept = name.removeprefix(kind).strip()
+      found += [f"**{what}** ({swept})", "\n".join(f"    {line}" for line in wrapped)]
   return "\n\n".join(found) + "\n"
 
 
-def _deleted(scores: list[Row]):
+def _deleted(scores: list[Row]) -> Claim:
   base = last_step(select(scores, stage="pretrain"))
   findings = []
   for name, own in models_of(scores, "finetune"):
+    if cell_summary(base).mean == 0:
+      findings.append(Finding(name, NOT_JUDGED, _nothing(0.0)))
+      continue
     change = paired_summary(last_step(own), base=base)
     text = f"{format_cell(base)} to {format_cell(last_step(own))} ({format_points(change)} points)"
     findings.append(Finding(name, judge_below(change, below=0.0), text))
   return claim_of_models("Deleting lowers the generation score", findings)
 
 
-def _early(scores: list[Row]):
-  control, findings = select(scores, stage="scratch_ft"), []
-  steps = [step for step in present(control, "step") if 0 < step <= _EARLY]
-  for name, own in models_of(scores, "reft"):
-    if not steps:
-      findings.append(Finding(name, NOT_JUDGED, f"no evaluation within {_EARLY} iterations"))
+def _early(scores: list[Row], threshold: float) -> Claim:
+  findings = []
+  for name, own, control in with_controls(scores):
+    steps = [step for step in present(own, "step") if 0 < step <= _EARLY]
+    reason = _nothing(threshold) or not_to_judge(own, threshold, measured=_SCORE)
+    reason = reason or ("" if steps else f"no evaluation within {_EARLY} iterations")
+    if reason:
+      findings.append(Finding(name, NOT_JUDGED, reason))
       continue
-    at = steps[-1]
+    at, own = steps[-1], counted(own, threshold)
+    control = select(control, seed=present(own, "seed"))
     more = paired_summary(at_step(own, at), base=at_step(control, at))
-    text = f"at {at}: {format_cell(at_step(own, at))} against {format_cell(at_step(control, at))}"
-    text += f" ({format_points(more)} points)"
+    starts, ends = ([format_cell(at_step(rows, step)) for rows in (own, control)] for step in (0, at))
+    text = f"{ends[0]} against {ends[1]} at {at} ({format_points(more)} points), from {starts[0]} against {starts[1]}"
     findings.append(Finding(name, judge(more, above=0.0), text))
   return claim_of_models(f"Within {_EARLY} iterations the score is higher than the control's", findings)
 
 
-def _sooner(scores: list[Row], threshold: float):
-  control, findings = select(scores, stage="scratch_ft"), []
-  times, learned = passages(control, threshold), median_text(control, threshold)
-  for name, own in models_of(scores, "reft"):
-    reason = not_to_judge(own, threshold)
-    if reason or not times:
-      findings.append(Finding(name, NOT_JUDGED, reason or f"{CONTROL}: {learned}"))
+def _sooner(scores: list[Row], threshold: float) -> Claim:
+  findings = []
+  for name, own, control in with_controls(scores):
+    reason = _nothing(threshold) or not_to_judge(own, threshold, measured=_SCORE)
+    if reason:
+      findings.append(Finding(name, NOT_JUDGED, reason))
+      continue
+    times, learned = passages(control, threshold), median_text(control, threshold)
+    if not times:
+      findings.append(Finding(name, NOT_JUDGED, f"{CONTROL}: {learned}"))
       continue
     back = passages(own, threshold)
     ratio = bootstrap_median_ratio(numerator=times, denominator=back)
     text = f"{median_text(own, threshold)} iterations against {learned}, ratio {ratio_text(ratio)}"
     findings.append(sooner(name, ratio, min(len(times), len(back)), text))
-  return claim_of_models(f"The score is back ({100 * threshold:.1f} %) sooner than the control learns it", findings)
+  level = f" ({100 * threshold:.1f} %)" if threshold > 0 else ""
+  return claim_of_models(f"The score is back{level} sooner than the control learns it", findings)
 
 
 def _figure(scores: list[Row], threshold: float, facts: dict):
-  base = {"before fine-tuning": _full(scores), "threshold": threshold}
-  series = [means(own, "step", label=name) for name, own in models_of(scores, "reft")]
-  series.append(means(select(scores, stage="scratch_ft"), "step", label=CONTROL, style="s--", colour="#000000"))
+  base = {"before fine-tuning": _full(scores), "threshold": threshold} if threshold > 0 else {}
+  series = [means(own, "step", label=name) for name, own in models_of(scores, "reft")] + control_series(scores)
+  feature = facts["config"]["stories"]["feature"]
   panel = Panel(
-    "Told stories that have the feature", "reFT iteration", "generation score, %", series, base, xscale="symlog"
+    f"Told stories that have {feature}", "reFT iteration", "generation score, %", series, base, xscale="symlog"
   )
-  return lines_figure([panel], title="Reverse fine-tuning on stories with the feature", footer=footer(facts))
+  return lines_figure([panel], title=f"Reverse fine-tuning on stories with {feature}", footer=footer(facts))
 
 
 REPORT = Report(
-  make, reads=("behaviour", "story_data", "story_samples"), needs=("finetune.protocols",), limits=REVERSED
+  make,
+  reads=("behaviour", "story_data", "story_samples"),
+  needs=("finetune.protocols",),
+  limits={**REVERSED, "scores.prompts": Rule("1 or more", bool)},
 )

@@ -17,7 +17,7 @@ from finetune_wrappers.rules import FLAG, SIZE, ruled, whole
 from finetune_wrappers.tasks.stories.records import FEATURES
 from finetune_wrappers.tasks.stories.task import StoryTask
 from finetune_wrappers.training.evaluators import TEST_SEED
-from finetune_wrappers.types import InputError, Params, require
+from finetune_wrappers.types import Params, require
 
 _SEED = TEST_SEED + 7
 _AT_ONCE = 32  # stories in one forward pass
@@ -29,7 +29,9 @@ class FeatureProbeSettings(ProbeSettings):
   """How probes train; see ProbeSettings. The authors' code: 2K iterations at 1e-3, the last 10 tokens.
 
   Attributes:
-    stories: of the split valid, that probes train on.
+    stories: of the split valid, that probes train on; rounded up to a multiple of 32, as eval_size is.
+    eval_size: stories of the split test, each tested once.
+    standardise: as in ProbeSettings, measured on all the stories that probes train on.
     last: tokens at the end of a story whose activations are averaged.
     instructed: whether the model reads the instruction before the story. The paper does not say. With it, the name of
       the feature stands in what the model reads, and a probe may find it there instead of in the story.
@@ -74,16 +76,16 @@ class FeatureProber:
   Args:
     model: whose residual stream is read.
     task: whose stories are read.
-    settings: shared by all models; `eval_size` stories of the split test are tested on, each once.
+    settings: shared by all models.
 
   Raises:
-    InputError: for a story that is shorter than `last` tokens.
+    InputError: for a story that is shorter than `last` tokens, or more stories than there are.
   """
 
   def __init__(self, model: Model, task: StoryTask, settings: FeatureProbeSettings):
     self._model, self._settings = model, settings
-    self._train = self._read(task, "valid", settings.stories)
-    self._test = self._read(task, "test", settings.eval_size)
+    self._train = self._read(task, "valid", "stories")
+    self._test = self._read(task, "test", "eval_size")
     self._program = jax.jit(self._probed)
     self._blocks: tuple[int, ...] = ()  # known once the model was traced
 
@@ -99,13 +101,15 @@ class FeatureProber:
     share = labels_QxN.mean(axis=1)
     return FeatureProbed(self._blocks, accuracy_PxQ, np.maximum(share, 1 - share))
 
-  def _read(self, task: StoryTask, split: str, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  def _read(self, task: StoryTask, split: str, field: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens [N, T], lengths [N], labels int [Q, N]) of the first stories; N is a multiple of `_AT_ONCE`."""
-    size = -(-size // _AT_ONCE) * _AT_ONCE
+    asked = getattr(self._settings, field)
+    size = -(-asked // _AT_ONCE) * _AT_ONCE
     tokens, lengths, masks = task.texts_of(split, size=size, instructed=self._settings.instructed)
-    require(len(tokens) == size, "stories.held_out", len(tokens), f"{size} or more, for probes")
-    if lengths.min() < self._settings.last:
-      raise InputError(f"probes.last: {self._settings.last} is too many; a story of {split} has {lengths.min()} tokens")
+    most = len(tokens) // _AT_ONCE * _AT_ONCE
+    require(len(tokens) == size, field, asked, f"{most} or less, as the split {split} has {len(tokens)} stories")
+    last, shortest = self._settings.last, lengths.min()
+    require(last <= shortest, "last", last, f"{shortest} or less, as a story of the split {split} has so many tokens")
     bits = np.random.default_rng(_SEED).integers(2, size=task.vocab_size)
     at = tokens[np.arange(size), lengths - self._settings.last]
     labels = [(masks >> i) & 1 for i in range(len(FEATURES))]
@@ -115,17 +119,22 @@ class FeatureProber:
     """Accuracy [P, Q]."""
     settings = self._settings
     means_PxNxD, labels_QxN = self._means(params, *train[:2]), train[2]
+    tested_PxNxD = self._means(params, *test[:2])
+    if settings.standardise:  # here, as the probes that come back do not carry what they were standardised by
+      centre = means_PxNxD.mean(axis=1, keepdims=True)
+      scale = jnp.maximum(means_PxNxD.std(axis=1, keepdims=True), 1e-6)
+      means_PxNxD, tested_PxNxD = (means_PxNxD - centre) / scale, (tested_PxNxD - centre) / scale
+      settings = dataclasses.replace(settings, standardise=False)
 
     def features(key, batch_size):
       chosen = jax.random.randint(key, (batch_size,), 0, means_PxNxD.shape[1])
       return means_PxNxD[:, chosen], labels_QxN[:, chosen]
 
     found = train_probes(features, settings, 2, jax.random.key(_SEED))
-    logits_PxQxNxC = jnp.einsum(
-      "pnd,pqdc->pqnc", self._means(params, *test[:2]), found.probes.kernel, precision="highest"
-    ) + found.probes.bias[:, :, None]  # fmt: skip
+    logits_PxQxNxC = jnp.einsum("pnd,pqdc->pqnc", tested_PxNxD, found.probes.kernel, precision="highest")
+    logits_PxQxNxC += found.probes.bias[:, :, None]
     right_PxQ = (logits_PxQxNxC.argmax(axis=-1) == test[2]).mean(axis=-1)
-    return jnp.where(found.non_finite, jnp.nan, right_PxQ)
+    return jnp.where(found.non_finite | ~jnp.isfinite(logits_PxQxNxC).all((2, 3)), jnp.nan, right_PxQ)
 
   def _means(self, params: Params, tokens_NxT: Any, lengths_N: Any) -> Any:
     """Means over the last tokens, [P, N, D], a few stories at a time."""
