@@ -186,12 +186,9 @@ def test_one_model_of_two_is_partly_and_each_has_its_line_in_the_table():
   made = made_of(story_table, [*base(BASE), *sum(both, []), *curve("scratch_ft", LATE), *JUDGED])
   assert answer_of(made, "sooner than the control")[0] == answer_of(made, "Within 30")[0] == "partly"
   text = dict(made.sections)["Generation score"]
-  assert line_that_starts(text, F)[1:] == [
-    *["10.0 [10.0, 10.0]"],
-    *["90.0 [90.0, 90.0]"] * 3,
-    "10",
-    "10.0 [3.3, ∞]",
-  ] or (line_that_starts(text, F)[-2] == "10")
+  assert line_that_starts(text, F)[1:5] == ["10.0 [10.0, 10.0]", *["90.0 [90.0, 90.0]"] * 3]
+  assert line_that_starts(text, F)[5] == "10" and line_that_starts(text, F)[6].startswith("10.0 [")
+  assert line_that_starts(text, M)[6].startswith("at most 1.0 [")
   assert line_that_starts(text, M)[-2] == "> 100 (0 of 3 runs)" and line_that_starts(text, CONTROL)[-2:] == ["100", "-"]
 
 
@@ -201,7 +198,8 @@ def test_each_rate_of_reverse_fine_tuning_has_its_own_control():
   made = made_of(story_table, rows)
   found, text = answer_of(made, "sooner than the control")
   assert f"{F}, reFT 0.0003 (yes): 10 iterations against 100, ratio 10.0" in text
-  assert f"{F}, reFT 1e-05 (no): 100 iterations against > 100" in text or "at least 1.0" in text and found != "yes"
+  assert f"{F}, reFT 1e-05 (no): 100 iterations against > 100 (0 of 3 runs), ratio at least 1.0" in text
+  assert found == "partly"
   labels = [line.get_label() for line in made.figures["figure"].axes[0].lines]
   assert len({*labels}) == len(labels) and f"{CONTROL}, reFT 1e-05" in labels
 
@@ -218,7 +216,7 @@ def test_what_judges_say_protocols_did_and_models_told_is_shown_without_empty_ce
   assert line_that_starts(text, f"{F}, after deletion")[1:] == ["10.0 [10.0, 10.0]", "-", "0.0 [0.0, 0.0]"]
   assert line_that_starts(sections["What protocols did"], "no protocol (`none`)")[1:] == ["64", "0"]
   assert line_that_starts(sections["What protocols did"], "F (`filter`)")[1:] == ["37", "27"]
-  lines = sections["Samples"].split("**pretrained with it** (reft_learning_rate 0.003, reft_protocol none)\n\n")[1]
+  lines = sections["Samples"].split("**pretrained with it**\n\n")[1]
   assert all(line.startswith("    ") and len(line) < 110 for line in lines.strip("\n").split("\n"))
   assert "    A *b* <i>| word" in lines and "second" not in lines
   assert not [line for section in sections.values() for line in table_lines(section) if "" in line]

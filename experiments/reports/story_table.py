@@ -111,7 +111,7 @@ def _table(scores: list[Row], threshold: float) -> str:
       ratio = ratio_text(bootstrap_median_ratio(numerator=learned, denominator=times) if times and learned else None)
       median = median_text(own, threshold)
     lines.append((name, *(format_cell(at_step(own, step)) for step in steps), median, ratio))
-  header = ("model", *map(str, steps), "median iterations to the threshold", "ratio to the control's")
+  header = ("model", *(f"at {step}" for step in steps), "median iterations to the threshold", "ratio to the control's")
   return markdown_table(header, lines)
 
 
@@ -173,13 +173,13 @@ def _protocols_table(rows: list[Row]) -> str:
 
 def _samples(arrays: dict) -> str:
   """The first of each model, as code, in which no character of a story is Markdown."""
-  found = ["One story of each model of the first seed that did not diverge: the held-out instruction, then the story."]
+  found = ["One story of each model of the first seed, unless it diverged: the held-out instruction, then the story."]
   for kind, what in _KINDS.items():
     for name in sorted(name for name in arrays if name.split(" ")[0] == kind):
       lines = str(np.ravel(arrays[name])[0]).split("\n")
-      wrapped = [part for line in lines for part in textwrap.wrap(line, 100, break_on_hyphens=False)]
-      swept = name.removeprefix(kind).strip()
-      found += [f"**{what}** ({swept})", "\n".join(f"    {line}" for line in wrapped)]
+      wrapped = [part for line in lines for part in textwrap.wrap(line.strip(), 100, break_on_hyphens=False)]
+      swept = "" if kind in ("pretrain", "never") else f" ({name.removeprefix(kind).strip()})"
+      found += [f"**{what}**{swept}", "\n".join(f"    {line}" for line in wrapped)]
   return "\n\n".join(found) + "\n"
 
 

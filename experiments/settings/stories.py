@@ -122,14 +122,15 @@ class StoryPlan(Plan):
 
   def _train(self, kind, parent, seed, *, protocol: str, section: Any, rate: float) -> TrainStage:
     prompts = 0 if kind == "pretrain" else self.config.scores.prompts
+    task, evaluator = self.task, self._scores(prompts)  # whose errors name sections of their own
     with planning.within("pretrain" if kind == "pretrain" else "training"):
       return TrainStage(
         kind=kind,
         parent=parent,
-        task=self.task,
+        task=task,
         objective=StoryText(protocol=protocol),
         optimizer=planning.fields_from(AdamW, section),
-        evaluator=self._scores(prompts),
+        evaluator=evaluator,
         learning_rate=float(rate),
         seed=int(seed),
       )

@@ -87,7 +87,6 @@ class FeatureProber:
     self._train = self._read(task, "valid", "stories")
     self._test = self._read(task, "test", "eval_size")
     self._program = jax.jit(self._probed)
-    self._blocks: tuple[int, ...] = ()  # known once the model was traced
 
   def __call__(self, params: Params) -> FeatureProbed:
     """Probes one model.
@@ -95,11 +94,14 @@ class FeatureProber:
     Raises:
       InputError: for a model that does not give its residual stream.
     """
+    # Outside of the program, where JAX would add lines to an error.
+    output = jax.eval_shape(self._model.forward, params, jax.ShapeDtypeStruct(self._test[0][:1].shape, jnp.int32))
+    blocks = range(0 if output.embedded is not None else 1, len(needed(output, "residuals")) + 1)
     with self._model.numerics():
       accuracy_PxQ = np.asarray(self._program(params, self._train, self._test))
     labels_QxN = self._test[2]
     share = labels_QxN.mean(axis=1)
-    return FeatureProbed(self._blocks, accuracy_PxQ, np.maximum(share, 1 - share))
+    return FeatureProbed(tuple(blocks), accuracy_PxQ, np.maximum(share, 1 - share))
 
   def _read(self, task: StoryTask, split: str, field: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens [N, T], lengths [N], labels int [Q, N]) of the first stories; N is a multiple of `_AT_ONCE`."""
@@ -142,15 +144,10 @@ class FeatureProber:
     def of_some(some):
       tokens_BxT, lengths_B = some
       output = self._model.forward(params, tokens_BxT)
-      stream = dict(enumerate(needed(output, "residuals"), start=1))
-      if output.embedded is not None:
-        stream = {0: output.embedded, **stream}
-      self._blocks = tuple(stream)
+      stream = [x for x in (output.embedded, *needed(output, "residuals")) if x is not None]
       place = jnp.arange(tokens_BxT.shape[1])
       read = (place < lengths_B[:, None]) & (place >= lengths_B[:, None] - self._settings.last)
-      return jnp.stack(
-        [jnp.einsum("btd,bt->bd", x, read / self._settings.last, precision="highest") for x in stream.values()]
-      )
+      return jnp.stack([jnp.einsum("btd,bt->bd", x, read / self._settings.last, precision="highest") for x in stream])
 
     parted = jax.tree.map(
       lambda x: x.reshape(-1, _AT_ONCE, *x.shape[1:]), (jnp.asarray(tokens_NxT, jnp.int32), lengths_N)
