@@ -1,10 +1,12 @@
-"""The paper's Tables 3, 5 and 7: full grids, a few of their numbers, and what a damaged file says."""
+"""The paper's Tables 1, 3, 5 and 7: full grids, a few of their numbers, and what a damaged file says."""
 
+import csv
 import re
 from collections import Counter
 
 import pytest
 
+from finetune_wrappers.reporting import paper_values
 from finetune_wrappers.reporting.paper_values import pcfg_tables, table3
 from finetune_wrappers.types import InputError
 
@@ -90,3 +92,33 @@ def test_another_file_is_refused(tmp_path, text):
   path.write_text(text)
   with pytest.raises(InputError, match=r"table.csv"):
     table3(path)
+
+
+def test_table_1_has_the_papers_numbers():
+  with (paper_values.TABLES / "table1_tinystories_twist_percent.csv").open() as file:
+    lines = list(csv.DictReader(file))
+  found = paper_values.table1()
+  assert len(found) == len(lines) == 7
+  for row, line in zip(found, lines, strict=True):
+    assert row["scores"] == [int(line[f"reft_{step}"]) / 100 for step in paper_values.TABLE1_STEPS]
+  by_model = {row["model"]: row["scores"] for row in found}
+  assert by_model["F, η_M"] == [0.44, 0.81, 0.81, 0.82] and by_model["F + Randomisation, η_S"][2] == 0.81
+  assert by_model["F + Mix & Match, η_M"] == [0.31, 0.88, 0.5, 0.75] and by_model["not in pretraining"] == [
+    0.12,
+    0.31,
+    0.44,
+    0.81,
+  ]
+
+
+@pytest.mark.parametrize(
+  "line",
+  ["filtering,eta_M,44,81,81", "filtering,eta_M,44,81,181,82", "sieving,eta_M,44,81,81,82", "filtering,0.1,1,2,3,4"],
+)
+def test_a_bad_line_of_table_1_is_named(tmp_path, monkeypatch, line):
+  name = "table1_tinystories_twist_percent.csv"
+  header = (paper_values.TABLES / name).read_text().splitlines()[0]
+  (tmp_path / name).write_text(f"{header}\n{line}\n")
+  monkeypatch.setattr(paper_values, "TABLES", tmp_path)
+  with pytest.raises(InputError, match=r":2: not a line of Table 1: [^\n]+\Z"):
+    paper_values.table1()

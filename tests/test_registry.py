@@ -37,9 +37,9 @@ MEASURES = {"stories": ("behaviour", "feature_probes", "story_data", "story_samp
 
 
 @pytest.fixture
-def stories(tmp_path, monkeypatch):
-  """A third setting: one file in a folder of its own."""
-  (tmp_path / "stories.py").write_text(_SETTING)
+def tales(tmp_path, monkeypatch):
+  """Another setting: one file in a folder of its own."""
+  (tmp_path / "tales.py").write_text(_SETTING)
   monkeypatch.setattr(settings, "__path__", [*settings.__path__, str(tmp_path)])
   registered.cache_clear()
   yield
@@ -99,9 +99,9 @@ def test_a_model_is_named_by_the_fields_of_its_row_and_its_settings_words():
   assert short_name(row | {"reft_learning_rate": 1e-5}) == "randFT 0.0001, C_Tr 1, reFT 1e-05"
 
 
-def test_a_new_setting_is_one_new_file(stories):
+def test_a_new_setting_is_one_new_file(tales):
   shared = {name: value for name, value in config_of("quickstart").to_dict().items() if name in schema.SHARED}
-  own = {"setting": "stories", "tasks": ("twist",), "measures": ("behaviour", "data"), "report": "revival"}
+  own = {"setting": "tales", "tasks": ("twist",), "measures": ("behaviour", "data"), "report": "revival"}
   config = ConfigDict({**shared, **own, "story": {"steps": 3}})
   schema.check_keys(config)
   with pytest.raises(InputError, match=r"\Astory.steps: 0 is not a whole number from 1 to"):
@@ -110,5 +110,5 @@ def test_a_new_setting_is_one_new_file(stories):
     schema.check_keys(changed(config, measures=("maps",)))
   with pytest.raises(InputError, match=r"\Areport: 'nope' is not one of pruning, quickstart, revival\Z"):
     schema.check_keys(changed(config, report="nope"))
-  with pytest.raises(InputError, match=r"\Asetting: 'opera' is not one of pcfg, stories, tracr\Z"):
+  with pytest.raises(InputError, match=r"\Asetting: 'opera' is not one of pcfg, stories, tales, tracr\Z"):
     schema.check_keys(changed(config, setting="opera"))

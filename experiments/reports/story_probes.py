@@ -121,9 +121,9 @@ def _avoided(rows: list[Row], own: list[Row]) -> list[Row]:
   """Share of a guess's errors that each probe avoids, 1 if it makes none; no value where a guess makes none."""
   found = []
   for row in own:
-    guess = _guess(rows, row["reads"])
-    there = row["value"] is not None and guess < 1
-    found.append({**row, "metric": "errors_avoided", "value": (row["value"] - guess) / (1 - guess) if there else None})
+    guess, value = _guess(rows, row["reads"]), row["value"]
+    avoided = None if value is None or guess == 1 else (value - guess) / (1 - guess)
+    found.append({**row, "metric": "errors_avoided", "value": avoided})
   return found
 
 
