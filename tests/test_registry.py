@@ -17,7 +17,8 @@ from experiments.settings import Setting
 from experiments.settings.tracr import TracrPlan
 from finetune_wrappers.rules import STEPS
 
-SETTING = Setting(plan=TracrPlan, tasks={"twist": "Twist"}, rates={0.5: "η_L"}, schema={"story": {"steps": STEPS}})
+OWN = {**schema.ANSWERS, "story": {"steps": STEPS}}
+SETTING = Setting(plan=TracrPlan, tasks={"twist": "Twist"}, rates={0.5: "η_L"}, schema=OWN)
 """
 OFFERED = {
   "quickstart": (
@@ -100,7 +101,11 @@ def test_a_model_is_named_by_the_fields_of_its_row_and_its_settings_words():
 
 
 def test_a_new_setting_is_one_new_file(tales):
-  shared = {name: value for name, value in config_of("quickstart").to_dict().items() if name in schema.SHARED}
+  shared = {
+    name: value
+    for name, value in config_of("quickstart").to_dict().items()
+    if name in (*schema.SHARED, *schema.ANSWERS)
+  }
   own = {"setting": "tales", "tasks": ("twist",), "measures": ("behaviour", "data"), "report": "revival"}
   config = ConfigDict({**shared, **own, "story": {"steps": 3}})
   schema.check_keys(config)
