@@ -5,15 +5,19 @@ from experiments.models import Models
 from experiments.plan import within
 from finetune_wrappers.analysis.feature_probes import FeatureProber, FeatureProbeSettings
 from finetune_wrappers.training.stages import Stage
+from finetune_wrappers.types import require
 
 
 def stages(plan) -> list[Stage]:
   """Models pretrained with the feature (upper reference) and without (lower), and fine-tuned ones.
 
   Raises:
-    InputError: for a setting of the probes that is not allowed.
+    InputError: for a setting of the probes that is not allowed, before anything is trained.
   """
-  _settings(plan)
+  settings, held_out = _settings(plan), plan.config.stories.held_out
+  for field in ("stories", "eval_size"):
+    value = getattr(settings, field)
+    require(not 0 < held_out < value, f"probes.{field}", value, f"stories.held_out ({held_out}) or less")
   return [*plan.bases(), *plan.negatives(), *plan.finetunes()]
 
 
