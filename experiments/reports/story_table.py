@@ -35,6 +35,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       ("Who judges", _judges_text(rows) + _judges_table(rows)),
       ("The judges on what models told", _samples_table(rows)),
       ("What protocols did", _protocols_table(rows)),
+      ("Malformed records of the files", _left_out_table(rows)),
       ("Samples", _samples(rows, arrays)),
     ],
     figures={"figure": _figure(scores, threshold, facts)},
@@ -115,6 +116,13 @@ def _protocols_table(rows: list[Row]) -> str:
     own = {row["done"]: row["value"] for row in select(found, protocol=protocol)}
     lines.append((protocol, *(f"{own[name]:.0f}" if name in own else "" for name in done)))
   return "Stories of the training split.\n\n" + markdown_table(("protocol", *done), lines)
+
+
+def _left_out_table(rows: list[Row]) -> str:
+  lines = [(row["scope"], f"{row['value']:.0f}", row["done"]) for row in select(rows, metric="left_out")]
+  if not lines:
+    return "None was left out.\n"
+  return "They were left out.\n\n" + markdown_table(("split", "records", "why"), lines)
 
 
 def _samples(rows: list[Row], arrays: dict) -> str:
