@@ -4,10 +4,12 @@ The paper asked a paid service, of 92 % held-out accuracy. This one runs offline
 without its instruction, and answers at its end.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -112,8 +114,8 @@ class StoryClassifier(Checked):
     """(share of stories of the split test that it calls rightly, that of always guessing the commoner label)."""
     tokens, lengths, masks = task.stories_of("test", longest=self.story_length, size=self.eval_size)
     labels = labels_of(task, masks)
-    right = jax.jit(lambda tokens, lengths: self.says(params, task, tokens, lengths))(tokens, lengths) == labels
-    return float(np.mean(right)), float(max(labels.mean(), 1 - labels.mean()))
+    said = jax.jit(lambda tokens, lengths: self.says(params, task, tokens, lengths))(tokens, lengths)
+    return float((np.asarray(said) == labels).mean()), float(max(labels.mean(), 1 - labels.mean()))
 
   def _config(self, task: StoryTask) -> gpt.GPTConfig:
     return gpt.GPTConfig(
@@ -228,8 +230,10 @@ def _read(path: Any, like: Params) -> Params:
   except OSError as error:
     raise InputError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
   digest, data = kept[:32], kept[32:]
-  if hashlib.sha256(data).digest() != digest:
-    raise InputError(f"{path}: is damaged; move it away to train the classifier again")
   leaves, structure = jax.tree.flatten(like)
-  with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-    return structure.unflatten([arrays[f"arr_{i}"] for i in range(len(leaves))])
+  if hashlib.sha256(data).digest() == digest:
+    with contextlib.suppress(ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(io.BytesIO(data)) as arrays:
+      found = [arrays[f"arr_{i}"] for i in range(len(leaves))]
+      if [(x.shape, x.dtype) for x in found] == [(x.shape, x.dtype) for x in leaves]:
+        return structure.unflatten(found)
+  raise InputError(f"{path}: is damaged; move it away to train the classifier again")
