@@ -52,7 +52,10 @@ def test_files_are_trained_on_and_malformed_records_told(files, tmp_path):
   ("changed", "message"),
   [
     ({"files.valid": ("none.txt",)}, r"\Afiles\.valid: none\.txt cannot be read \(No such file or directory\)\Z"),
-    ({"files.bad_share": 0.0}, r"\Abad_share: 2 of \d+ records are malformed, more than 0; .*a\.txt:\d+\Z"),
+    (
+      {"files.bad_share": 0.0, "stories.stories": 0},
+      r"\Abad_share: 2 of \d+ records are malformed, more than 0; .*a\.txt:\d+\Z",
+    ),
     ({"scores.classifier.story_length": 128}, r"\Ascores\.classifier\.story_length: 128 .*stories\.length \(128\)\Z"),
     (
       {"scores.classifier.story_length": 120},

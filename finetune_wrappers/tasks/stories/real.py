@@ -21,12 +21,14 @@ PATHS = Many(text("the path of a .txt or .json file", r".+\.(txt|json)"), empty=
 class StoryFiles(Checked):
   """TinyStories-Instruct text files, or JSON shards of the original release (`story_files.read_records`).
 
-  Every second story of the validation files is of the split test, the others of the split valid.
+  Every second story of the validation files is of the split test, the others of the split valid. A story that stands
+  twice in the files is not looked for, and so may be in two splits.
 
   Attributes:
     train: files of the split train.
     valid: files to hold out.
-    bad_share: share of records that may be malformed; they are left out.
+    bad_share: share of records that may be malformed; they are left out. It is judged from the thousandth record that
+      is read on, and at the end of the files.
     digests: SHA-256 of the files, train and valid; what keys know of them, instead of their paths.
   """
 
