@@ -43,10 +43,12 @@ lint: $(STAMP) ## ruff (rules and formatting) and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(STAMP) ## measure speed, about 12 minutes; for the PyTorch side first: .venv/bin/pip install -e '.[bench]'
+bench: $(STAMP) ## measure speed, about 20 minutes; for the PyTorch side first: .venv/bin/pip install -e '.[bench]'
 	$(BIN)/python -m benchmarks.tracr_speed
 	$(BIN)/python -m benchmarks.pcfg_sampler
 	$(BIN)/python -m benchmarks.gpt_speed
+	$(BIN)/python -m benchmarks.llama_speed
+	$(BIN)/python -m benchmarks.story_data --megabytes=100
 	$(BIN)/python -m benchmarks.sweep_speed
 	$(BIN)/python -m benchmarks.analysis_speed
 	$(BIN)/python -m benchmarks.startup_speed

@@ -26,5 +26,5 @@ def files_in(folder, *, stories=1000, held_out=100):
 
 def texts(task, split, protocol="none"):
   """Each document of a split as text."""
-  cache = task.cache(split, protocol)
+  cache = task.cache(split, protocol=protocol)
   return [task.tokenizer.decode(cache.document(i)) for i in range(len(cache))]

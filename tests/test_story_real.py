@@ -71,8 +71,11 @@ def test_malformed_records_are_told_with_file_and_line(files, root, tmp_path):
   source = StoryFiles(train=(str(path),), valid=files[1:])
   bad = task_in(root, source=source, stories=0, held_out=0)
   line = 2 + "<|endoftext|>".join(documents[:2]).count("\n")
-  assert bad.dropped("train", "none") == [(1, "no story", f"{path}:{line}")]
-  assert bad.dropped("train", "filter") == bad.dropped("train", "none") and bad.dropped("test", "none") == []
+  assert bad.dropped("train", protocol="none") == [(1, "no story", f"{path}:{line}")]
+  assert (
+    bad.dropped("train", protocol="filter") == bad.dropped("train", protocol="none")
+    and bad.dropped("test", protocol="none") == []
+  )
   assert len(bad.cache("train")) == 999
   # One in a thousand is more than none.
   strict = StoryFiles(train=(str(path),), valid=files[1:], bad_share=0.0)

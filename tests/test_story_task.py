@@ -36,7 +36,7 @@ def test_documents_are_the_makers_records(task):
     found = [document(MAKER.record(split, i), seed=i) for i in range(number)]
     assert texts(task, split) == found
     assert [*task.cache(split).masks] == [MAKER.record(split, i).mask for i in range(number)]
-  assert task.table("train", "none") == {"kept": 60} and task.dropped("train", "none") == []
+  assert task.table("train", protocol="none") == {"kept": 60} and task.dropped("train", protocol="none") == []
 
 
 @pytest.mark.parametrize("protocol", ["filter", "mix_match", "randomise", "only_twist", "refusal"])
@@ -44,10 +44,10 @@ def test_protocols_are_applied_to_the_training_split(task, protocol):
   applied = apply(protocol, [MAKER.record("train", i) for i in range(60)], seed=0, renamed=0.5, put_on=0.5)
   records = [*applied]
   assert [parse_document(text).features for text in texts(task, "train", protocol)] == [r.features for r in records]
-  cache = task.cache("train", protocol)
+  cache = task.cache("train", protocol=protocol)
   starts = [cache.document(i)[int(cache.story_starts[i]) : -1] for i in range(len(cache))]
   assert [task.tokenizer.decode(row, continues=True) for row in starts] == [r.story for r in records]
-  assert task.table("train", protocol) == applied.table and 0 < len(records) <= 60
+  assert task.table("train", protocol=protocol) == applied.table and 0 < len(records) <= 60
 
 
 def test_the_root_is_no_part_of_the_key_and_settings_are(task, tmp_path):
@@ -115,7 +115,7 @@ def test_too_few_held_out_stories_are_one_line(task):
 def test_a_protocol_that_leaves_nothing_is_one_line(root):
   none = task_in(root, source=StoryMaker(shares=(0.0,) * 6), stories=5)
   with pytest.raises(InputError, match=r"\Astories: only_twist leaves none of 5 stories; use more of them\Z"):
-    none.cache("train", "only_twist")
+    none.cache("train", protocol="only_twist")
 
 
 def test_packed_rows_are_windows_of_all_stories_end_to_end(root):
@@ -129,7 +129,7 @@ def test_packed_rows_are_windows_of_all_stories_end_to_end(root):
 
 def test_batches_are_of_the_protocol(task):
   batches = task.batches("filter", batch_size=4, seed=0)
-  cache = task.cache("train", "filter")
+  cache = task.cache("train", protocol="filter")
   rows = {tuple(row[:n]) for step in range(-(-len(cache) // 4)) for row, n in zip(*batches.at(step), strict=True)}
   assert rows == {tuple(cache.document(i)[:129]) for i in range(len(cache))}
 
@@ -222,4 +222,4 @@ def test_a_split_that_is_none(task):
   with pytest.raises(InputError, match=r"\Asplit: 'dev' is not allowed; use train, valid, test\Z"):
     task.cache("dev")
   with pytest.raises(InputError, match=r"\Aprotocol: 'delete' is not allowed"):
-    task.cache("train", "delete")
+    task.cache("train", protocol="delete")

@@ -182,7 +182,7 @@ def test_lanes_of_one_program_draw_from_their_own_protocols(task, params):
     assert sum(alone.parts()) == 6
     for a, b in zip(jax.tree.leaves(found[i]), jax.tree.leaves(alone.results()[0]), strict=True):
       np.testing.assert_array_equal(a, b)
-  filtered, twisted = (np.asarray(task.cache("train", name).masks) & 2 for name in ("filter", "only_twist"))
+  filtered, twisted = (np.asarray(task.cache("train", protocol=name).masks) & 2 for name in ("filter", "only_twist"))
   assert not filtered.any() and twisted.all()
   assert not np.array_equal(found[0]["losses"], found[1]["losses"])
 

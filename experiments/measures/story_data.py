@@ -22,10 +22,10 @@ def measure(models: Models) -> Measured:
   plan, out = models.plan, Measured()
   task, classifier = plan.task, plan.evaluator.classifier
   for protocol in dict.fromkeys(["none", *plan.config.finetune.protocols]):
-    for done, count in task.table("train", protocol).items():
+    for done, count in task.table("train", protocol=protocol).items():
       out.rows.append(data_row(plan, "stories", count, protocol=protocol, done=done))
   for split in ("train", "test"):  # valid reads the files of test
-    for count, reason, first in task.dropped(split, "none"):
+    for count, reason, first in task.dropped(split, protocol="none"):
       out.rows.append(data_row(plan, "left_out", count, scope=split, done=f"{reason}; first at {first}"))
   found = judges(task, classifier)
   tokens, lengths, labels = found.labelled("test", classifier.eval_size)

@@ -1,9 +1,11 @@
 """A control for classifiers of stories: logistic regression on which tokens a story has, in whatever order."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.optimize
+import scipy.sparse
 
 from finetune_wrappers.types import require
 
@@ -21,7 +23,7 @@ class BagOfWords:
   bias: float
 
   @classmethod
-  def fit(cls, tokens_NxL: np.ndarray, lengths_N: np.ndarray, labels_N: np.ndarray, *, vocab_size: int) -> "BagOfWords":
+  def fit(cls, tokens_NxL: Any, lengths_N: Any, labels_N: Any, *, vocab_size: int) -> "BagOfWords":
     """Fits it with an L2 penalty of 1e-4 a story.
 
     Args:
@@ -41,19 +43,19 @@ class BagOfWords:
       scores = x_NxV @ theta[:-1] + theta[-1]
       error = 1 / (1 + np.exp(-np.clip(scores, -500, 500))) - labels
       value = np.mean(np.logaddexp(0, scores) - labels * scores) + 1e-4 * theta[:-1] @ theta[:-1]
-      return value, np.r_[error @ x_NxV / len(labels) + 2e-4 * theta[:-1], error.mean()]
+      return value, np.r_[x_NxV.T @ error / len(labels) + 2e-4 * theta[:-1], error.mean()]
 
     found = scipy.optimize.minimize(loss, np.zeros(vocab_size + 1), jac=True, method="L-BFGS-B")
     return cls(found.x[:-1], float(found.x[-1]))
 
-  def says(self, tokens_NxL: np.ndarray, lengths_N: np.ndarray) -> np.ndarray:
+  def says(self, tokens_NxL: Any, lengths_N: Any) -> Any:
     """Whether stories have the feature, bool [N]."""
     return _present(tokens_NxL, lengths_N, len(self.weights)) @ self.weights + self.bias > 0
 
 
-def _present(tokens_NxL: np.ndarray, lengths_N: np.ndarray, vocab_size: int) -> np.ndarray:
-  """Which tokens each story has, float64 [N, V]."""
-  found = np.zeros((len(tokens_NxL), vocab_size))
-  row, place = np.nonzero(np.arange(tokens_NxL.shape[1]) < np.asarray(lengths_N)[:, None])
-  found[row, np.asarray(tokens_NxL)[row, place]] = 1
-  return found
+def _present(tokens_NxL: Any, lengths_N: Any, vocab_size: int) -> scipy.sparse.csr_matrix:
+  """Which tokens each story has, [N, V]."""
+  tokens = np.asarray(tokens_NxL)
+  row, place = np.nonzero(np.arange(tokens.shape[1]) < np.asarray(lengths_N)[:, None])
+  count = scipy.sparse.csr_matrix((np.ones(len(row)), (row, tokens[row, place])), shape=(len(tokens), vocab_size))
+  return count.minimum(1)

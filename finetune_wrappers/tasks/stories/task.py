@@ -103,7 +103,7 @@ class StoryTask(_Kept, Checked):
     path.parent.mkdir(parents=True, exist_ok=True)
     return train_tokenizer(texts, vocab_size=self.vocab_size, path=path)
 
-  def cache(self, split: str = "train", protocol: str = "none", progress: Progress | None = None) -> TokenCache:
+  def cache(self, split: str = "train", *, protocol: str = "none", progress: Progress | None = None) -> TokenCache:
     """The tokens of a split after a protocol; made if they are not kept yet."""
     require(split in SPLITS, "split", split, ", ".join(SPLITS))
     caches = self.__dict__.setdefault("_caches", {})
@@ -111,17 +111,17 @@ class StoryTask(_Kept, Checked):
       caches[split, protocol] = self._cache(split, protocol, progress)
     return caches[split, protocol]
 
-  def table(self, split: str, protocol: str) -> dict[str, int]:
+  def table(self, split: str, *, protocol: str) -> dict[str, int]:
     """What the protocol did to the split: counts of stories by what was done."""
-    return self.cache(split, protocol).manifest["notes"]["table"]
+    return self.cache(split, protocol=protocol).manifest["notes"]["table"]
 
-  def dropped(self, split: str, protocol: str) -> list[tuple[int, str, str]]:
+  def dropped(self, split: str, *, protocol: str) -> list[tuple[int, str, str]]:
     """Malformed records of files that were left out: (how many, reason, file:line of the first) for each reason."""
-    return [tuple(row) for row in self.cache(split, protocol).manifest["notes"]["dropped"]]
+    return [tuple(row) for row in self.cache(split, protocol=protocol).manifest["notes"]["dropped"]]
 
   def batches(self, protocol: str, *, batch_size: int, seed: int) -> Batches:
     """Rows to train on, in an order that the seed decides."""
-    cache = self.cache("train", protocol)
+    cache = self.cache("train", protocol=protocol)
     return Batches(cache, length=self.length, batch_size=batch_size, seed=seed, packed=self.packed)
 
   def held_out_rows(self, featured: bool, size: int, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
@@ -183,7 +183,7 @@ class StoryTask(_Kept, Checked):
     progress(0, 0, "training the tokenizer")
     self.tokenizer  # noqa: B018
     for split, protocol in wanted:
-      self.cache(split, protocol, progress).verify()
+      self.cache(split, protocol=protocol, progress=progress).verify()
 
   @property
   def folder(self) -> Any:
