@@ -15,13 +15,19 @@ def stages(plan) -> list[Stage]:
 
 
 def measure(models: Models) -> Measured:
-  """Rows `stories`, how many, by protocol and what was `done`; `acc_judge` by who `reads`, with `guess_baseline`."""
+  """Rows `stories` by protocol and what was `done`; `left_out`; `acc_judge` by who `reads`, with `guess_baseline`.
+
+  `left_out` counts malformed records of files by split (`scope`) and by reason and place of the first (`done`).
+  """
   plan, out = models.plan, Measured()
   task, classifier = plan.task, plan.evaluator.classifier
   reviving = [stage.objective.protocol for stage in plan.refts()] if plan.config.reft.measure else []
   for protocol in dict.fromkeys(["none", *plan.config.finetune.protocols, *reviving]):
     for done, count in task.table("train", protocol=protocol).items():
       out.rows.append(data_row(plan, "stories", count, protocol=protocol, done=done))
+  for split in ("train", "test"):  # valid reads the files of test
+    for count, reason, first in task.dropped(split, protocol="none"):
+      out.rows.append(data_row(plan, "left_out", count, scope=split, done=f"{reason}; first at {first}"))
   found = judges(task, classifier)
   tokens, lengths, labels = found.labelled("test", classifier.eval_size)
   out.rows.append(data_row(plan, "guess_baseline", float(max(labels.mean(), 1 - labels.mean()))))

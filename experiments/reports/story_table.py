@@ -70,6 +70,7 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
       ("Who judges", _judges_text(rows) + _judges_table(rows)),
       ("The judges on what models told", _SAMPLES_TEXT + _samples_table(rows)),
       ("What protocols did", _protocols_table(rows)),
+      ("Malformed records of the files", _left_out_table(rows)),
       ("Samples", _samples(arrays)),
     ],
     figures={"figure": _figure(scores, threshold, facts)},
@@ -169,6 +170,13 @@ def _protocols_table(rows: list[Row]) -> str:
     "with a changed instruction.\n\n"
   )
   return text + markdown_table(("protocol", *done), lines)
+
+
+def _left_out_table(rows: list[Row]) -> str:
+  lines = [(row["scope"], f"{row['value']:.0f}", row["done"]) for row in select(rows, metric="left_out")]
+  if not lines:
+    return "None was left out.\n"
+  return "They were left out.\n\n" + markdown_table(("split", "records", "why"), lines)
 
 
 def _samples(arrays: dict) -> str:

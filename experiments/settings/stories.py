@@ -43,8 +43,9 @@ class StoryPlan(Plan):
   @property
   def task(self) -> StoryTask:
     """The stories, kept in the workdir."""
+    source = self.source
     with planning.within("stories"):
-      return StoryTask(source=self.source, root=self.data, **self.config.stories.to_dict())
+      return StoryTask(source=source, root=self.data, **self.config.stories.to_dict())
 
   @property
   def evaluator(self) -> StoryScores:
@@ -75,8 +76,16 @@ class StoryPlan(Plan):
     wanted = [("train", protocol) for protocol in (*protocols, *((REVIVING,) if self.config.reft.measure else ()))]
     task = self.task
     task.prepare([*wanted, ("valid", "none"), ("test", "none")], progress)
-    if self.evaluator.prompts:
-      self.evaluator.classifier.weights(task, lambda done, total: progress(done, total, "training the classifier"))
+    scores, told = self.evaluator, "story_samples" in self.config.measures
+    if scores.prompts or told:
+      scores.classifier.weights(task, lambda done, total: progress(done, total, "training the classifier"))
+      with planning.within("stories"):
+        longest = task.prompts(max(scores.prompts, 1))[0].shape[1]
+      room, length = scores.classifier.story_length, self.config.stories.length
+      allowed = f"at most stories.length ({length}) less the {longest} tokens of the longest prompt"
+      require(longest + room <= length, "scores.classifier.story_length", room, allowed)
+    with planning.within("stories"):
+      scores.test_sets(task)
 
   def check(self) -> None:
     """Raises InputError for settings that do not fit each other."""

@@ -4,9 +4,11 @@ The paper asked a paid service, of 92 % held-out accuracy. This one runs offline
 without its instruction, and answers at its end.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,6 +29,8 @@ from finetune_wrappers.training.objectives import Objective
 from finetune_wrappers.training.optim import AdamW
 from finetune_wrappers.training.run import train
 from finetune_wrappers.types import InputError, Params, canonical_json, require
+
+_HEADS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,10 @@ class StoryClassifier(Checked):
   width: int = ruled(whole(4, 4096), 64)
   eval_size: int = ruled(SIZE, 2000)
 
+  def __post_init__(self):
+    super().__post_init__()
+    require(self.width % _HEADS == 0, "width", self.width, f"a multiple of {_HEADS}")
+
   def model(self, task: StoryTask) -> gpt.GPT:
     """Its network."""
     return gpt.GPT(self._config(task))
@@ -66,8 +74,7 @@ class StoryClassifier(Checked):
       tokens_BxL: int [B, L], L up to `story_length`; stories from their first token on.
       lengths_B: int [B].
     """
-    logits = _logits(self.model(task), params, *_room(tokens_BxL, lengths_B, self.story_length))
-    return logits[:, 1] > logits[:, 0]
+    return _said(self.model(task), params, *_room(tokens_BxL, lengths_B, self.story_length))
 
   def weights(self, task: StoryTask, progress: Callable[[int, int], None] = lambda done, total: None) -> Params:
     """Trained on the split train, if they are not kept yet.
@@ -75,7 +82,7 @@ class StoryClassifier(Checked):
     Raises:
       InputError: for kept weights that are damaged.
     """
-    path = task.folder / f"classifier-{self._digest(task)}.npz"
+    path = task.folder / f"classifier-{self._digest(task)}.bin"
     like = jax.eval_shape(lambda: gpt.build(self._config(task), 0)[0]["params"])
     if path.exists():
       return _read(path, like)
@@ -92,21 +99,27 @@ class StoryClassifier(Checked):
       kind="classifier",
       progress=progress,
     )
+    if run.diverged_step >= 0:
+      step = run.diverged_step
+      raise InputError(
+        f"learning_rate: the classifier diverged at step {step} with {self.learning_rate}; use a lower one"
+      )
     buffer = io.BytesIO()
     np.savez(buffer, *map(np.asarray, jax.tree.leaves(run.params)))
-    write_atomically(path, buffer.getvalue())
+    data = buffer.getvalue()
+    write_atomically(path, hashlib.sha256(data).digest() + data)
     return run.params
 
   def accuracy(self, task: StoryTask, params: Params) -> tuple[float, float]:
     """(share of stories of the split test that it calls rightly, that of always guessing the commoner label)."""
     tokens, lengths, masks = task.stories_of("test", longest=self.story_length, size=self.eval_size)
     labels = labels_of(task, masks)
-    right = jax.jit(lambda tokens, lengths: self.says(params, task, tokens, lengths))(tokens, lengths) == labels
-    return float(np.mean(right)), float(max(labels.mean(), 1 - labels.mean()))
+    said = jax.jit(lambda tokens, lengths: self.says(params, task, tokens, lengths))(tokens, lengths)
+    return float((np.asarray(said) == labels).mean()), float(max(labels.mean(), 1 - labels.mean()))
 
   def _config(self, task: StoryTask) -> gpt.GPTConfig:
     return gpt.GPTConfig(
-      vocab_size=task.vocab_size, length=self.story_length, blocks=self.blocks, heads=4, width=self.width
+      vocab_size=task.vocab_size, length=self.story_length, blocks=self.blocks, heads=_HEADS, width=self.width
     )
 
   def _digest(self, task: StoryTask) -> str:
@@ -129,13 +142,18 @@ class StoryLabels(Objective):
 
   def feed(self, task: StoryTask, lane: Mapping[str, Any], batch_size: int, steps: range) -> Any:
     """See Objective."""
-    tokens, lengths, masks = task.stories_of("train", longest=self.story_length, size=self.stories)
-    labels = labels_of(task, masks).astype(np.int32)
+    masks = task.cache("train").masks[: self.stories]
     seed = int(lane["stream"])
     chosen = np.zeros((len(steps), batch_size), int)
     for row, step in zip(chosen, steps, strict=True):
-      row[:] = np.random.default_rng((seed, step)).integers(len(tokens), size=batch_size)
-    return {"tokens": tokens[chosen], "lengths": lengths[chosen], "labels": labels[chosen]}
+      row[:] = np.random.default_rng((seed, step)).integers(len(masks), size=batch_size)
+    tokens, lengths = task.stories_at("train", chosen.ravel(), longest=self.story_length)
+    labels = labels_of(task, masks[chosen]).astype(np.int32)
+    return {
+      "tokens": tokens.reshape(*chosen.shape, self.story_length),
+      "lengths": lengths.reshape(chosen.shape),
+      "labels": labels,
+    }
 
   def loss(self, model: Model, params: Params, task: StoryTask, batch: Any, key: Any) -> tuple[Any, dict[str, Any]]:
     """See Objective."""
@@ -175,14 +193,23 @@ class LabelAccuracy(Checked):
     """See Evaluator."""
     del task
     tokens, lengths, labels = tests
-    logits = _logits(model, params, *_room(tokens, lengths, self.story_length))
-    return jnp.stack([((logits[:, 1] > logits[:, 0]) == labels).mean()])
+    return jnp.stack([(_said(model, params, *_room(tokens, lengths, self.story_length)) == labels).mean()])
 
 
 def _room(tokens_BxL: Any, lengths_B: Any, room: int) -> tuple[Any, Any]:
   """Rows of `room` tokens."""
   more = room - tokens_BxL.shape[1]
   return jnp.pad(jnp.asarray(tokens_BxL, jnp.int32), ((0, 0), (0, more))), lengths_B
+
+
+def _said(model: Model, params: Params, tokens_BxL: Any, lengths_B: Any) -> Any:
+  """Whether each story has the feature, bool [B]; some at a time, as attention to thousands would fill the memory."""
+
+  def of_story(story):
+    logits = _logits(model, params, story[0][None], story[1][None])[0]
+    return logits[1] > logits[0]
+
+  return jax.lax.map(of_story, (tokens_BxL, jnp.asarray(lengths_B)), batch_size=64)
 
 
 def _logits(model: Model, params: Params, tokens_BxL: Any, lengths_B: Any) -> Any:
@@ -197,15 +224,16 @@ def _logits(model: Model, params: Params, tokens_BxL: Any, lengths_B: Any) -> An
 
 
 def _read(path: Any, like: Params) -> Params:
-  """Kept weights, in the structure of `like`."""
-  leaves, structure = jax.tree.flatten(like)
+  """Kept weights, in the structure of `like`: SHA-256 of what follows, and arrays as `np.savez` writes them."""
   try:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    kept = path.read_bytes()
+  except OSError as error:
+    raise InputError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
+  digest, data = kept[:32], kept[32:]
+  leaves, structure = jax.tree.flatten(like)
+  if hashlib.sha256(data).digest() == digest:
+    with contextlib.suppress(ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(io.BytesIO(data)) as arrays:
       found = [arrays[f"arr_{i}"] for i in range(len(leaves))]
-    fits = [x.shape for x in found] == [x.shape for x in leaves]
-  except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-    raise InputError(
-      f"{path}: cannot be read ({' '.join(str(error).split())}); move it away to train it again"
-    ) from error
-  require(fits, str(path), [x.shape for x in found], "the shapes of the classifier; move it away to train it again")
-  return structure.unflatten(found)
+      if [(x.shape, x.dtype) for x in found] == [(x.shape, x.dtype) for x in leaves]:
+        return structure.unflatten(found)
+  raise InputError(f"{path}: is damaged; move it away to train the classifier again")

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,12 +21,14 @@ PATHS = Many(text("the path of a .txt or .json file", r".+\.(txt|json)"), empty=
 class StoryFiles(Checked):
   """TinyStories-Instruct text files, or JSON shards of the original release (`story_files.read_records`).
 
-  Every second story of the validation files is of the split test, the others of the split valid.
+  Every second story of the validation files is of the split test, the others of the split valid. A story that stands
+  twice in the files is not looked for, and so may be in two splits.
 
   Attributes:
     train: files of the split train.
     valid: files to hold out.
-    bad_share: share of records that may be malformed; they are left out.
+    bad_share: share of records that may be malformed; they are left out. It is judged from the thousandth record that
+      is read on, and at the end of the files.
     digests: SHA-256 of the files, train and valid; what keys know of them, instead of their paths.
   """
 
@@ -46,7 +49,8 @@ class StoryFiles(Checked):
 
   def records(self, split: str, number: int) -> tuple[Iterator[Record], Report]:
     """The first `number` stories of a split, 0 being all, and what was left out so far as they are read."""
-    paths: Any = self.__dict__["_paths"]["train" if split == "train" else "valid"]
+    given: Any = self.__dict__["_paths"]["train" if split == "train" else "valid"]
+    paths = [os.path.expanduser(path) for path in given]
     read = read_records(paths, bad_share=self.bad_share)
     found = read if split == "train" else itertools.islice(read, split == "test", None, 2)
     return itertools.islice(found, number or None), read.report
@@ -56,9 +60,9 @@ def _digest(field: str, path: str) -> str:
   found = located(path)
   try:
     about = found.stat()
+    return _hashed(str(found), about.length, about.mtime)
   except OSError as error:
-    raise InputError(f"{field}: {path} cannot be read ({error.strerror})") from error
-  return _hashed(str(found), about.length, about.mtime)
+    raise InputError(f"{field}: {path} cannot be read ({os.strerror(error.errno or 0)})") from error
 
 
 @functools.lru_cache

@@ -40,10 +40,14 @@ class Report:
   dropped: dict[str, int] = dataclasses.field(default_factory=dict)
   first: dict[str, str] = dataclasses.field(default_factory=dict)
 
+  def rows(self) -> list[tuple[int, str, str]]:
+    """(records dropped, reason, file:line of the first of them) for each reason, the commonest first."""
+    found = sorted(self.dropped.items(), key=lambda row: (-row[1], row[0]))
+    return [(count, reason, self.first[reason]) for reason, count in found]
+
   def lines(self) -> list[str]:
     """A line for each reason, the commonest first."""
-    rows = sorted(self.dropped.items(), key=lambda row: (-row[1], row[0]))
-    return [f"{count} dropped: {reason}; first at {self.first[reason]}" for reason, count in rows]
+    return [f"{count} dropped: {reason}; first at {first}" for count, reason, first in self.rows()]
 
 
 class Records(Iterator[Record]):

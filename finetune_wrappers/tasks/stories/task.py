@@ -92,7 +92,12 @@ class StoryTask(_Kept, Checked):
     kept = {"source": _told(self.source), "stories": self.tokenizer_stories, "vocab_size": self.vocab_size}
     path = self.folder / f"tokenizer-{_digest(kept)}.model"
     if path.exists():
-      return StoryTokenizer.load(path)
+      found = StoryTokenizer.load(path)
+      if found.vocab_size != self.vocab_size:
+        raise InputError(
+          f"{path}: has {found.vocab_size} tokens, not {self.vocab_size}; move it away to train it again"
+        )
+      return found
     records = self._records("train", self.tokenizer_stories)[0]
     texts = (document(record, seed=self._order(i)) for i, record in enumerate(records))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +115,9 @@ class StoryTask(_Kept, Checked):
     """What the protocol did to the split: counts of stories by what was done."""
     return self.cache(split, protocol=protocol).manifest["notes"]["table"]
 
-  def dropped(self, split: str, *, protocol: str) -> list[str]:
-    """A line for each reason for which records of files were left out."""
-    return self.cache(split, protocol=protocol).manifest["notes"]["dropped"]
+  def dropped(self, split: str, *, protocol: str) -> list[tuple[int, str, str]]:
+    """Malformed records of files that were left out: (how many, reason, file:line of the first) for each reason."""
+    return [tuple(row) for row in self.cache(split, protocol=protocol).manifest["notes"]["dropped"]]
 
   def batches(self, protocol: str, *, batch_size: int, seed: int) -> Batches:
     """Rows to train on, in an order that the seed decides."""
@@ -142,8 +147,14 @@ class StoryTask(_Kept, Checked):
       (tokens uint16 [size, longest], lengths int32 [size], features of each as bits [size]).
     """
     cache = self.cache(split)
-    rows = [cache.document(i)[int(cache.story_starts[i]) : -1][:longest] for i in range(min(size, len(cache)))]
-    return *_padded(rows, longest, self.tokenizer.pad), np.asarray(cache.masks[: len(rows)])
+    rows, lengths = self.stories_at(split, np.arange(min(size, len(cache))), longest=longest)
+    return rows, lengths, np.asarray(cache.masks[: len(rows)])
+
+  def stories_at(self, split: str, places: np.ndarray, *, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `stories_of`, without the features, for the stories at these places [N] of a split."""
+    cache = self.cache(split)
+    rows = [cache.document(i)[int(cache.story_starts[i]) : -1][:longest] for i in places.tolist()]
+    return _padded(rows, longest, self.tokenizer.pad)
 
   def texts_of(self, split: str, *, size: int, instructed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `stories_of`, after BOS and with their instructions if `instructed`, each cut to T tokens."""
@@ -161,10 +172,10 @@ class StoryTask(_Kept, Checked):
     """
     has = (np.asarray(self.cache(split).masks) >> FEATURES.index(self.feature)) & 1
     found = np.flatnonzero(has == featured)
-    what = f"{'with' if featured else 'without'} {self.feature}"
-    require(
-      len(found) >= size, "held_out", self.held_out, f"more: {size} stories {what} are needed, {len(found)} are there"
-    )
+    if len(found) < size:
+      what = f"{'with' if featured else 'without'} {self.feature}"
+      there = f"{len(found)} of the {len(has)} stories of the split {split} are {what}"
+      raise InputError(f"held_out: {there}, {size} are needed; hold more stories out, or ask for fewer")
     return found[:size]
 
   def prepare(self, wanted: list[tuple[str, str]], progress: Progress) -> None:
@@ -202,13 +213,17 @@ class StoryTask(_Kept, Checked):
     records = protocols.apply(protocol, read, **settings)
 
     def documents() -> Iterator[tuple[str, str, int]]:
+      i = -1
       for i, record in enumerate(records):
         if progress and i % 1000 == 0:
           progress(i, number, f"tokens of {split}, {protocol}")
         yield instruction(record, self._order(i)), record.story, record.mask
+      if i < 0:
+        field = "stories" if split == "train" else "held_out"
+        raise InputError(f"{field}: {protocol} leaves none of {sum(records.table.values())} stories; use more of them")
 
     def notes() -> dict[str, Any]:
-      return {"table": records.table, "dropped": report.lines()}
+      return {"table": records.table, "dropped": report.rows()}
 
     return build_cache(folder, documents(), self.tokenizer, sources=told, notes=notes)
 

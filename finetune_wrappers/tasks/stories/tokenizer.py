@@ -213,14 +213,24 @@ def train_tokenizer(
   first = next(lines, None)
   if first is None:
     raise InputError("texts: empty; a tokenizer needs text to train on")
-  found = io.BytesIO()
+  found, failed = io.BytesIO(), []
+
+  def kept() -> Iterator[str]:
+    try:
+      yield from lines
+    except BaseException as error:
+      failed.append(error)
+      raise
+
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=itertools.chain([first], lines), model_writer=found, model_type="bpe", vocab_size=vocab_size,
+      sentence_iterator=itertools.chain([first], kept()), model_writer=found, model_type="bpe", vocab_size=vocab_size,
       byte_fallback=True, split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
       character_coverage=1.0, max_sentence_length=2**30, num_threads=_THREADS, minloglevel=2,
     )  # fmt: skip
   except RuntimeError as error:
+    if failed:  # the trainer makes a RuntimeError of it, with its stack in the text
+      raise failed[0] from None
     raise InputError(_why(str(error), vocab_size)) from error
   tokenizer = StoryTokenizer(found.getvalue())
   if path is not None:
