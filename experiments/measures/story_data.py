@@ -15,7 +15,8 @@ def stages(plan) -> list[Stage]:
 
 
 def measure(models: Models) -> Measured:
-  """Rows `stories` by protocol and what was `done`; `left_out`; `acc_judge` by who `reads`, with `guess_baseline`.
+  """Rows `stories` by protocol and what was `done`; `left_out`; `acc_judge` by who `reads`, with `guess_baseline`;
+  `called_share`, how many of the stories with the feature and without (`label`) a judge calls ones with it.
 
   `left_out` counts malformed records of files by split (`scope`) and by reason and place of the first (`done`).
   """
@@ -34,6 +35,8 @@ def measure(models: Models) -> Measured:
   for name, says in found.readers.items():
     said, read = says(tokens, lengths)
     out.rows.append(data_row(plan, "acc_judge", float(np.mean((said == labels) & read)), reads=name))
+    for label, own in (("with", labels), ("without", ~labels)):
+      out.rows.append(data_row(plan, "called_share", float(np.mean(said[own])), reads=name, label=label))
   return out
 
 

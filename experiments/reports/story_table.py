@@ -134,13 +134,18 @@ def _judges_text(rows: list[Row]) -> str:
   guess = select(rows, metric="guess_baseline", stage="data")[0]["value"]
   return (
     "Accuracy in percent on held-out stories whose label is known, without their instructions. Always giving the "
-    f"commoner label: {format_accuracy(guess)}. `rule` is the maker's own reading, for made stories only.\n\n"
+    f"commoner label: {format_accuracy(guess)}. `rule` is the maker's own reading, for made stories only. What a judge "
+    "calls stories that have the feature is the score of a model that tells as the data do; what it calls others, that "
+    "of one that never tells it.\n\n"
   )
 
 
 def _judges_table(rows: list[Row]) -> str:
-  found = select(rows, metric="acc_judge")
-  return markdown_table(("judge", "accuracy"), [(row["reads"], format_accuracy(row["value"])) for row in found])
+  found, lines = select(rows, metric=("acc_judge", "called_share")), []
+  for (reads,), own in group(found, "reads").items():
+    cells = [select(own, metric="acc_judge"), *(select(own, label=label) for label in ("with", "without"))]
+    lines.append((reads, *(format_cell(cell) for cell in cells)))
+  return markdown_table(("judge", "accuracy", "calls stories that have it", "calls others"), lines)
 
 
 def _samples_table(rows: list[Row]) -> str:
