@@ -14,5 +14,7 @@ from configs import stories_common
 
 def get_config(preset: str = "quick"):
   """The config of fig31."""
-  config = stories_common.stories_config("fig31_34_curves", preset, measures=("behaviour",), report="story_curves")
+  config = stories_common.stories_config(
+    "fig31_34_curves", preset, measures=("behaviour", "story_data"), report="story_curves"
+  )
   return config.lock()

@@ -15,6 +15,9 @@ from finetune_wrappers.training.story_classifier import StoryClassifier, labels_
 Says = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+_MOST_BAGGED = 50_000  # stories that the bag of words is fitted on; it has far fewer weights
+
+
 @dataclasses.dataclass(frozen=True)
 class Judges:
   """Judges of one task's stories.
@@ -39,7 +42,7 @@ def judges(task: StoryTask, classifier: StoryClassifier) -> Judges:
   """All of them, trained on the split train."""
   weights, longest = classifier.weights(task), classifier.story_length
   says = jax.jit(lambda tokens, lengths: classifier.says(weights, task, tokens, lengths))
-  tokens, lengths, masks = task.stories_of("train", longest=longest, size=classifier.stories)
+  tokens, lengths, masks = task.stories_of("train", longest=longest, size=min(classifier.stories, _MOST_BAGGED))
   bag = BagOfWords.fit(tokens, lengths, labels_of(task, masks), vocab_size=task.vocab_size)
   readers: dict[str, Says] = {
     "classifier": lambda tokens, lengths: _all_read(np.asarray(says(tokens, lengths))),

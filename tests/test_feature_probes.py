@@ -120,6 +120,11 @@ def test_only_the_last_tokens_are_read_and_no_padding():
   assert value[1, "MoralValue"] == value[None, "MoralValue"] == 1.0  # no story has it
 
 
+def test_of_a_shorter_story_all_tokens_are_read():
+  _, value = probed(task=Stories(least=1))
+  assert value[1, "Twist"] > 0.99
+
+
 def test_the_control_label_hangs_on_the_first_of_the_last_tokens_and_on_nothing_else():
   found, value = probed(task=Stories(same=True))  # there the mean is that token
   assert value[1, "control"] > 0.99 and 0.5 <= value[None, "control"] < 0.8
@@ -153,12 +158,11 @@ def test_what_is_not_finite_has_no_value_and_the_rest_has():
 @pytest.mark.parametrize(
   ("task", "changed", "message"),
   [
-    (Stories(least=3), {}, "last: 4 is not allowed; use 3 or less, as a story of the split valid has so many tokens"),
     (Stories(100), {}, "stories: 256 is not allowed; use 96 or less, as the split valid has 100 stories"),
     (Stories(100), {"stories": 90}, "eval_size: 256 is not allowed; use 96 or less, as the split test has 100 stories"),
   ],
 )
-def test_stories_that_are_too_short_or_too_few_are_named(task, changed, message):
+def test_too_few_stories_are_named(task, changed, message):
   with pytest.raises(InputError) as caught:
     FeatureProber(MODEL, task, dataclasses.replace(SETTINGS, **changed))
   assert str(caught.value) == message

@@ -73,7 +73,10 @@ def test_the_score_is_back_sooner_than_the_control_learns_it(reft, control, answ
   made = table_made(reft, control, start, first(LATE, len(start)))
   found, text = answer_of(made, "sooner than the control")
   assert (found, evidence in text) == (answer, True), text
-  assert "(72.0 %)" in made.verdict and "Acc. O_PT" not in made.markdown(facts_of(tab01_generation.get_config("quick")))
+  # Four fifths of the way from the control's 10 % to 90 %; where the control diverged, from 0.
+  assert ("(72.0 %)" if control is GONE else "(74.0 %)") in made.verdict and "Acc. O_PT" not in made.markdown(
+    facts_of(tab01_generation.get_config("quick"))
+  )
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,12 @@ def test_the_score_is_higher_early(reft, control, answer, evidence):
   start = BASE[: len(reft[0])]
   found, text = answer_of(table_made(reft, control, start, first(LATE, len(start))), "Within 30")
   assert (found, evidence in text) == (answer, True), text
+
+
+def test_a_control_that_the_judge_takes_for_the_feature_is_not_there_from_the_start():
+  taken = [[0.25] * 3, [0.25] * 3, [0.25] * 3, [0.3] * 3]  # 0.8 * 0.3 is less than 0.25
+  found, text = answer_of(table_made([[0.1] * 3, [0.3] * 3, [0.3] * 3, [0.3] * 3], taken, [0.3] * 3), "sooner than")
+  assert (found, "10 iterations against 100, ratio 10.0" in text) == ("yes", True), text
 
 
 def test_without_an_early_evaluation_nothing_is_said_of_it():
@@ -128,7 +137,8 @@ def test_deleting_lowers_the_score(start, end, answer, evidence):
 @pytest.mark.parametrize(
   ("start", "reason"),
   [
-    ([0.0] * 3, "models pretrained with the feature tell no story with it"),
+    ([0.0] * 3, "models pretrained with the feature tell no more stories with it than the control"),
+    ([0.1] * 3, "models pretrained with the feature tell no more stories with it than the control"),
     ([None] * 3, "every model pretrained with the feature diverged"),
   ],
 )
@@ -138,7 +148,7 @@ def test_without_a_score_to_get_back_to_there_is_no_threshold_and_no_verdict(sta
   assert answer_of(made, "Within 30") == ("not judged", f"{F} (not judged): {reason}")
   text = dict(made.sections)["Generation score"]
   assert f"{reason.capitalize()}, so there is no threshold." in text
-  assert "nan" not in text + made.verdict and "0.0 %" not in text + made.verdict
+  assert "nan" not in text + made.verdict and "(0.0 %)" not in text + made.verdict
   assert line_that_starts(text, F)[-2:] == ["-", "-"] and line_that_starts(text, CONTROL)[-2:] == ["-", "-"]
 
 
@@ -186,3 +196,13 @@ def test_what_judges_say_protocols_did_and_models_told_is_shown_without_empty_ce
 def test_a_table_of_scores_needs_prompts():
   limit = story_table.REPORT.limits["scores.prompts"]
   assert limit.fits(64) and not limit.fits(0)
+
+
+@pytest.mark.parametrize(("right", "answer"), [(0.97, "yes"), (0.92, "yes"), (0.91, "no"), (0.5, "no")])
+def test_a_judge_that_is_worse_than_the_papers_is_told(right, answer):
+  rows = [*base(BASE), *curve("finetune", LATE), *curve("reft", UP), *curve("scratch_ft", LATE), *JUDGED]
+  rows = [
+    {**row, "value": right} if row["metric"] == "acc_judge" and row["reads"] == "classifier" else row for row in rows
+  ]
+  found, text = answer_of(made_of(story_table, rows), "as good as the paper's judge")
+  assert found == answer and f"{100 * right:.1f} %" in text and "70.0 %" in text

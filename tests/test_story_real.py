@@ -10,7 +10,7 @@ from story_tasks import MAKER, files_in, task_in, texts
 
 from finetune_wrappers.tasks.stories.real import StoryFiles
 from finetune_wrappers.tasks.stories.records import parse_document
-from finetune_wrappers.tasks.stories.story_files import read_records
+from finetune_wrappers.tasks.stories.story_files import read_records, write_text
 from finetune_wrappers.training.stages import describe
 from finetune_wrappers.types import InputError
 
@@ -46,21 +46,31 @@ def test_keys_know_files_by_their_contents(files, read, root, tmp_path):
   assert changed.digests[0] != same.source.digests[0] and changed.digests[1] == same.source.digests[1]
 
 
-def test_every_second_held_out_story_of_files_is_of_the_split_test(files, read):
-  held = [*read_records(files[1])]
+def test_the_text_of_a_held_out_story_decides_its_split(files, read):
+  held = [record.story for record in read_records(files[1])]
   stories = {split: [parse_document(text).story for text in texts(read, split)] for split in ("train", "valid", "test")}
-  assert stories["valid"] == [record.story for record in held[::2]]
-  assert stories["test"] == [record.story for record in held[1::2]]
+  assert [story for story in held if story in {*stories["test"]}] == stories["test"]
+  assert [story for story in held if story not in {*stories["test"]}] == stories["valid"]
+  assert 0.3 < len(stories["test"]) / len(held) < 0.7
   assert stories["train"] == [record.story for record in read_records(files[0])]
   assert len({story for own in stories.values() for story in own}) == 1100
 
 
-def test_a_number_of_stories_of_files_is_the_first_ones(files, root):
+def test_no_story_is_in_two_splits_however_often_it_is_in_the_files(files, root, tmp_path):
+  trained, held = [*read_records(files[0])], [*read_records(files[1])]
+  path = str(tmp_path / "again.txt")
+  write_text(path, [*held, *trained[:20], *held, *held[::-1]])
+  again = task_in(root, source=StoryFiles(train=files[:1], valid=(path,)), stories=0, held_out=0)
+  found = {split: {parse_document(text).story for text in texts(again, split)} for split in ("train", "valid", "test")}
+  assert not found["train"] & (found["valid"] | found["test"]) and not found["valid"] & found["test"]
+  assert found["valid"] | found["test"] == {record.story for record in held}
+  assert sum(again.cache(split).manifest["notes"]["repeated"] for split in ("valid", "test")) == 20
+
+
+def test_a_number_of_stories_of_files_is_the_first_ones(files, read, root):
   few = task_in(root, source=StoryFiles(train=files[:1], valid=files[1:]), stories=7, held_out=5)
-  assert [parse_document(text).story for text in texts(few, "test")] == [
-    record.story for record in [*read_records(files[1])][1:10:2]
-  ]
-  assert len(few.cache("train")) == 7
+  assert texts(few, "test")[0].rpartition("Story:")[2] == texts(read, "test")[0].rpartition("Story:")[2]
+  assert [len(few.cache(split)) for split in ("train", "valid", "test")] == [7, 5, 5]
 
 
 def test_malformed_records_are_told_with_file_and_line(files, root, tmp_path):

@@ -4,6 +4,7 @@ import math
 
 from experiments.reports import REVERSED, Made, Report, footer, last_step, means
 from experiments.reports.stories import at_step, control_series, models_of, number_cell, number_text, with_controls
+from experiments.reports.story_table import deleted_claim, judges_section
 from finetune_wrappers.reporting.claims import NOT_JUDGED, Claim, Finding, claim_of_models, judge, markdown_claims
 from finetune_wrappers.reporting.plots import Panel, lines_figure
 from finetune_wrappers.reporting.rows import Row, select
@@ -21,6 +22,8 @@ _TITLES = {"finetune": "deleting", "reft": "reviving"}
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """Curves of both stages, and whether the loss is below the control's all along."""
   del arrays
+  scores = select(rows, metric="generation_score", stage=("pretrain", "finetune"))
+  lowered = [deleted_claim(scores)] if scores else []
   text = (
     "Losses are means over the tokens of held-out stories, in nats a token, instructions included. The generation "
     "score is the share, in percent, of stories told when asked for the feature that the classifier calls ones with "
@@ -31,9 +34,10 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     sections=[
       ("Deleting", text + _table(rows, facts, ("finetune",))),
       ("Reviving", text + _table(rows, facts, ("reft", "scratch_ft"))),
+      *([judges_section(rows)] if select(rows, metric="acc_judge") else []),
     ],
     figures={"figure": figure(rows, facts, ("finetune", "reft"), tuple(_METRICS))},
-    verdict=markdown_claims([raised_claim(rows), below_claim(rows)]),
+    verdict=markdown_claims([raised_claim(rows), *lowered, below_claim(rows)]),
   )
 
 
@@ -97,4 +101,4 @@ def _table(rows: list[Row], facts: dict, stages: tuple[str, ...]) -> str:
   return markdown_table(("what", "model", *(f"iteration {step}" for step in shown)), lines)
 
 
-REPORT = Report(make, reads=("behaviour",), needs=("finetune.protocols",), limits=REVERSED)
+REPORT = Report(make, reads=("behaviour", "story_data"), needs=("finetune.protocols",), limits=REVERSED)

@@ -41,6 +41,7 @@ from finetune_wrappers.reporting.tables import (
 from finetune_wrappers.rules import Rule
 from finetune_wrappers.statistics import bootstrap_median_ratio
 
+_PAPERS_JUDGE = 0.92
 _EARLY = 30  # iterations after which the paper's Table 1 has its second column
 _SCORE = "generation score"
 _KINDS = {
@@ -60,14 +61,14 @@ _SAMPLES_TEXT = (
 def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
   """The table, who judges the stories, and whether the feature is back sooner than the control learns it."""
   scores = select(rows, metric="generation_score", stage=("pretrain", "finetune", "reft", "scratch_ft"))
-  threshold = facts["config"]["reft"]["threshold"] * _full(scores)
-  claims = [_deleted(scores), _early(scores, threshold), _sooner(scores, threshold)]
+  threshold = _threshold(scores, facts["config"]["reft"]["threshold"])
+  claims = [_judged(rows), deleted_claim(scores), _early(scores, threshold), _sooner(scores, threshold)]
   return Made(
     title=f"Stories that have the feature ({facts['config']['name']})",
     sections=[
       ("Generation score", _scores_text(scores, threshold, facts) + _table(scores, threshold)),
       ("The paper's Table 1", _paper_table()),
-      ("Who judges", _judges_text(rows) + _judges_table(rows)),
+      judges_section(rows),
       ("The judges on what models told", _SAMPLES_TEXT + _samples_table(rows)),
       ("What protocols did", _protocols_table(rows)),
       ("Malformed records of the files", _left_out_table(rows)),
@@ -76,6 +77,26 @@ def make(rows: list[Row], arrays: dict, facts: dict) -> Made:
     figures={"figure": _figure(scores, threshold, facts)},
     verdict=markdown_claims(claims),
   )
+
+
+def _threshold(scores: list[Row], share: float) -> float:
+  """That share of the way from models that never had the feature to those pretrained with it; 0 if there is none."""
+  never, full = select(scores, stage="scratch_ft", step=0), _full(scores)
+  rates = group(never, "reft_learning_rate").values()  # the same models before their first step
+  low = cell_summary(next(iter(rates))).mean if never else 0.0
+  low = 0.0 if math.isnan(low) else low
+  return 0.0 if full <= low else low + share * (full - low)
+
+
+def _judged(rows: list[Row]) -> Claim:
+  own = select(rows, metric="acc_judge", reads="classifier")
+  right = own[0]["value"]
+  text = f"{format_accuracy(right)} % of held-out stories, the commoner label {format_accuracy(_guess(rows))} %"
+  return Claim("The classifier is as good as the paper's judge (92 %)", "yes" if right >= _PAPERS_JUDGE else "no", text)
+
+
+def _guess(rows: list[Row]) -> float:
+  return select(rows, metric="guess_baseline", stage="data")[0]["value"]
 
 
 def _full(scores: list[Row]) -> float:
@@ -87,7 +108,8 @@ def _scores_text(scores: list[Row], threshold: float, facts: dict) -> str:
   base = last_step(select(scores, stage="pretrain"))
   share = facts["config"]["reft"]["threshold"]
   back = (
-    f"The feature counts as back at a score of {100 * threshold:.1f}, {100 * share:g} % of their mean: the threshold."
+    f"The feature counts as back at a score of {100 * threshold:.1f}, {100 * share:g} % of the way from the control's "
+    "mean before its first iteration to theirs: the threshold."
     if threshold > 0
     else f"{_nothing(threshold).capitalize()}, so there is no threshold."
   )
@@ -120,7 +142,7 @@ def _nothing(threshold: float) -> str:
   """Why there is no threshold; empty if there is one."""
   if math.isnan(threshold):
     return "every model pretrained with the feature diverged"
-  return "" if threshold > 0 else "models pretrained with the feature tell no story with it"
+  return "" if threshold > 0 else "models pretrained with the feature tell no more stories with it than the control"
 
 
 def _paper_table() -> str:
@@ -130,22 +152,20 @@ def _paper_table() -> str:
   return text + markdown_table(header, lines)
 
 
-def _judges_text(rows: list[Row]) -> str:
-  guess = select(rows, metric="guess_baseline", stage="data")[0]["value"]
-  return (
+def judges_section(rows: list[Row]) -> tuple[str, str]:
+  """How right each judge is, and what it says of held-out stories with the feature and without."""
+  text = (
     "Accuracy in percent on held-out stories whose label is known, without their instructions. Always giving the "
-    f"commoner label: {format_accuracy(guess)}. `rule` is the maker's own reading, for made stories only. What a judge "
-    "calls stories that have the feature is the score of a model that tells as the data do; what it calls others, that "
-    "of one that never tells it.\n\n"
+    f"commoner label: {format_accuracy(_guess(rows))}. `rule` is the maker's own reading, for made stories only. What "
+    "a judge calls stories that have the feature is the score of a model that tells as the data do; what it calls "
+    "others, that of one that never tells it.\n\n"
   )
-
-
-def _judges_table(rows: list[Row]) -> str:
   found, lines = select(rows, metric=("acc_judge", "called_share")), []
   for (reads,), own in group(found, "reads").items():
     cells = [select(own, metric="acc_judge"), *(select(own, label=label) for label in ("with", "without"))]
     lines.append((reads, *(format_cell(cell) for cell in cells)))
-  return markdown_table(("judge", "accuracy", "calls stories that have it", "calls others"), lines)
+  header = ("judge", "accuracy", "calls stories that have it", "calls others")
+  return "Who judges", text + markdown_table(header, lines)
 
 
 def _samples_table(rows: list[Row]) -> str:
@@ -196,12 +216,13 @@ def _samples(arrays: dict) -> str:
   return "\n\n".join(found) + "\n"
 
 
-def _deleted(scores: list[Row]) -> Claim:
+def deleted_claim(scores: list[Row]) -> Claim:
+  """Does deleting lower the score?"""
   base = last_step(select(scores, stage="pretrain"))
   findings = []
   for name, own in models_of(scores, "finetune"):
     if cell_summary(base).mean == 0:
-      findings.append(Finding(name, NOT_JUDGED, _nothing(0.0)))
+      findings.append(Finding(name, NOT_JUDGED, "models pretrained with the feature tell no story with it"))
       continue
     change = paired_summary(last_step(own), base=base)
     text = f"{format_cell(base)} to {format_cell(last_step(own))} ({format_points(change)} points)"

@@ -16,7 +16,7 @@ from finetune_wrappers.tasks.stories.real import PATHS, StoryFiles
 from finetune_wrappers.tasks.stories.task import StoryTask
 from finetune_wrappers.training.optim import AdamW
 from finetune_wrappers.training.stages import InitStage, RootStage, Stage, TrainStage
-from finetune_wrappers.training.stories import StoryScores, StoryText
+from finetune_wrappers.training.stories import StoryLosses, StoryScores, StoryText
 from finetune_wrappers.training.story_classifier import StoryClassifier
 from finetune_wrappers.types import require
 
@@ -50,14 +50,14 @@ class StoryPlan(Plan):
   @property
   def evaluator(self) -> StoryScores:
     """What is measured of every model."""
-    return self._scores(self.config.scores.prompts)
+    return self._scores()
 
-  def _scores(self, prompts: int) -> StoryScores:
+  def _scores(self) -> StoryScores:
     values = self.config.scores.to_dict()
     with planning.within("scores.classifier"):
       classifier = StoryClassifier(**values.pop("classifier"))
     with planning.within("scores"):
-      return StoryScores(**{**values, "prompts": prompts}, classifier=classifier)
+      return StoryScores(**values, classifier=classifier)
 
   def init(self, seed: int) -> InitStage:
     """The network before any training."""
@@ -98,6 +98,16 @@ class StoryPlan(Plan):
     """See Plan: pretrained without the feature."""
     return [self.pretrained(WITHOUT, seed) for seed in self.config.seeds]
 
+  def refts(self) -> list[TrainStage]:
+    """See Plan; also at the fine-tuning's own rate: Tab. 1 has eta_S, at which the authors' code revives too."""
+    rates = self.config.reft.learning_rates
+    return [
+      self._reft("reft", parent, parent.seed, rate)
+      for parent in self.finetunes()
+      for rate in rates
+      if rate <= parent.learning_rate
+    ]
+
   def labels(self, facts: dict) -> list[str]:
     """See Plan: answers are tokens, which have no names here."""
     del facts
@@ -130,8 +140,9 @@ class StoryPlan(Plan):
     return self._train(kind, parent, seed, protocol=protocol, section=section, rate=learning_rate)
 
   def _train(self, kind, parent, seed, *, protocol: str, section: Any, rate: float) -> TrainStage:
-    prompts = 0 if kind == "pretrain" else self.config.scores.prompts
-    task, evaluator = self.task, self._scores(prompts)  # whose errors name sections of their own
+    # Their errors name sections of their own. Pretraining is not told how stories are told and judged: its key holds.
+    task, scores = self.task, self._scores()
+    evaluator = StoryLosses(eval_size=scores.eval_size) if kind == "pretrain" else scores
     with planning.within("pretrain" if kind == "pretrain" else "training"):
       return TrainStage(
         kind=kind,

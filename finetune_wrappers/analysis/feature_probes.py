@@ -32,7 +32,7 @@ class FeatureProbeSettings(ProbeSettings):
     stories: of the split valid, that probes train on; rounded up to a multiple of 32, as eval_size is.
     eval_size: stories of the split test, each tested once.
     standardise: as in ProbeSettings, measured on all the stories that probes train on.
-    last: tokens at the end of a story whose activations are averaged.
+    last: tokens at the end of a story whose activations are averaged; all of a shorter one.
     instructed: whether the model reads the instruction before the story. The paper does not say. With it, the name of
       the feature stands in what the model reads, and a probe may find it there instead of in the story.
   """
@@ -79,7 +79,7 @@ class FeatureProber:
     settings: shared by all models.
 
   Raises:
-    InputError: for a story that is shorter than `last` tokens, or more stories than there are.
+    InputError: for more stories than there are.
   """
 
   def __init__(self, model: Model, task: StoryTask, settings: FeatureProbeSettings):
@@ -110,10 +110,8 @@ class FeatureProber:
     tokens, lengths, masks = task.texts_of(split, size=size, instructed=self._settings.instructed)
     most = len(tokens) // _AT_ONCE * _AT_ONCE
     require(len(tokens) == size, field, asked, f"{most} or less, as the split {split} has {len(tokens)} stories")
-    last, shortest = self._settings.last, lengths.min()
-    require(last <= shortest, "last", last, f"{shortest} or less, as a story of the split {split} has so many tokens")
     bits = np.random.default_rng(_SEED).integers(2, size=task.vocab_size)
-    at = tokens[np.arange(size), lengths - self._settings.last]
+    at = tokens[np.arange(size), np.maximum(lengths - self._settings.last, 0)]
     labels = [(masks >> i) & 1 for i in range(len(FEATURES))]
     return tokens, lengths, np.stack([*labels, bits[at]]).astype(np.int32)
 
@@ -147,7 +145,8 @@ class FeatureProber:
       stream = [x for x in (output.embedded, *needed(output, "residuals")) if x is not None]
       place = jnp.arange(tokens_BxT.shape[1])
       read = (place < lengths_B[:, None]) & (place >= lengths_B[:, None] - self._settings.last)
-      return jnp.stack([jnp.einsum("btd,bt->bd", x, read / self._settings.last, precision="highest") for x in stream])
+      shares = read / read.sum(axis=1, keepdims=True)
+      return jnp.stack([jnp.einsum("btd,bt->bd", x, shares, precision="highest") for x in stream])
 
     parted = jax.tree.map(
       lambda x: x.reshape(-1, _AT_ONCE, *x.shape[1:]), (jnp.asarray(tokens_NxT, jnp.int32), lengths_N)

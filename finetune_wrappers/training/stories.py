@@ -73,21 +73,43 @@ def token_losses(model: Model, params: Params, task: StoryTask, tokens: Any, len
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StoryScores(Checked):
-  """Losses on held-out stories with and without the feature, and the generation score (Figs. 11, 31-34, Tab. 1).
-
-  The generation score is the share of stories, generated from instructions that ask for the feature, that a classifier
-  calls ones with it. The classifier reads the story only (`tasks.stories.classifier`).
+class StoryLosses(Checked):
+  """Losses on held-out stories with and without the feature (Figs. 11, 31, 33).
 
   Attributes:
     eval_size: held-out stories for each loss.
+  """
+
+  eval_size: int = ruled(SIZE)
+
+  def metrics(self, task: Any) -> tuple[Metric, ...]:
+    """Losses per token in nats."""
+    del task
+    return (Metric("loss_feature"), Metric("loss_other"))
+
+  def test_sets(self, task: StoryTask) -> Any:
+    """Rows of held-out stories with the feature and without."""
+    return {name: task.held_out_rows(name == "feature", self.eval_size) for name in ("feature", "other")}
+
+  def measure(self, model: Model, params: Params, task: StoryTask, tests: Any) -> Any:
+    """See Evaluator."""
+    return jnp.stack([_mean_loss(model, params, task, tests[name]) for name in ("feature", "other")])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoryScores(StoryLosses):
+  """The losses and the generation score (Figs. 31-34, Tab. 1).
+
+  The generation score is the share of stories, generated from instructions that ask for the feature, that a classifier
+  calls ones with it. The classifier reads the story only.
+
+  Attributes:
     prompts: instructions to generate from; 0 leaves the score out.
     classifier: judges the stories; those that are generated are as long as it reads.
     temperature: of generation; 0 takes the likeliest token.
     top_p: tokens are drawn from the likeliest ones that have this probability together.
   """
 
-  eval_size: int = ruled(SIZE)
   prompts: int = ruled(COUNT, 0)
   classifier: StoryClassifier
   temperature: float = ruled(NOT_NEGATIVE, 1.0)
@@ -95,25 +117,21 @@ class StoryScores(Checked):
 
   def metrics(self, task: Any) -> tuple[Metric, ...]:
     """Losses per token in nats, then the score."""
-    score = (Metric("generation_score", ()),) if self.prompts else ()
-    return (Metric("loss_feature"), Metric("loss_other"), *score)
+    score = (Metric("generation_score"),) if self.prompts else ()
+    return (*super().metrics(task), *score)
 
   def test_sets(self, task: StoryTask) -> Any:
     """Rows of held-out stories with the feature and without, prompts, and the classifier's weights."""
-    found: dict[str, Any] = {"feature": task.held_out_rows(True, self.eval_size)}
-    found["other"] = task.held_out_rows(False, self.eval_size)
-    if self.prompts:
-      found["prompts"] = task.prompts(self.prompts)
-      found["classifier"] = self.classifier.weights(task)
-    return found
+    told = {"prompts": task.prompts(self.prompts), "classifier": self.classifier.weights(task)} if self.prompts else {}
+    return {**super().test_sets(task), **told}
 
   def measure(self, model: Model, params: Params, task: StoryTask, tests: Any) -> Any:
     """See Evaluator."""
-    found = [self._loss(model, params, task, tests[name]) for name in ("feature", "other")]
-    if self.prompts:
-      stories, lengths = self.generated(model, params, task, tests["prompts"])
-      found.append(self.classifier.says(tests["classifier"], task, stories, lengths).mean())
-    return jnp.stack(found)
+    losses = super().measure(model, params, task, tests)
+    if not self.prompts:
+      return losses
+    stories, lengths = self.generated(model, params, task, tests["prompts"])
+    return jnp.append(losses, self.classifier.says(tests["classifier"], task, stories, lengths).mean())
 
   def generated(self, model: Any, params: Params, task: StoryTask, prompts: Any) -> tuple[Any, Any]:
     """(tokens of stories [B, story_length], their lengths [B]) from prompts (tokens [B, P], lengths [B])."""
@@ -129,11 +147,11 @@ class StoryScores(Checked):
     )
     return stories, (stories != task.eos).sum(axis=1)
 
-  def _loss(self, model: Model, params: Params, task: StoryTask, rows: Any) -> Any:
-    """Mean over all tokens, a few rows at a time: their logits are large."""
 
-    def of_row(row):
-      return token_losses(model, params, task, row[0][None], row[1][None]).sum()
+def _mean_loss(model: Model, params: Params, task: StoryTask, rows: Any) -> Any:
+  """Mean over all tokens, a few rows at a time: their logits are large."""
 
-    losses = jax.lax.map(of_row, rows, batch_size=16)
-    return losses.sum() / (rows[1] - 1).sum()
+  def of_row(row):
+    return token_losses(model, params, task, row[0][None], row[1][None]).sum()
+
+  return jax.lax.map(of_row, rows, batch_size=16).sum() / (rows[1] - 1).sum()

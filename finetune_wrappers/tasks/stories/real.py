@@ -8,10 +8,12 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from finetune_wrappers.files import located
 from finetune_wrappers.rules import SHARE, Checked, Many, ruled, text
 from finetune_wrappers.tasks.stories.records import Record
-from finetune_wrappers.tasks.stories.story_files import Report, read_records
+from finetune_wrappers.tasks.stories.story_files import Records, Report, read_records
 from finetune_wrappers.types import InputError, require
 
 PATHS = Many(text("the path of a .txt or .json file", r".+\.(txt|json)"), empty=True)
@@ -21,8 +23,8 @@ PATHS = Many(text("the path of a .txt or .json file", r".+\.(txt|json)"), empty=
 class StoryFiles(Checked):
   """TinyStories-Instruct text files, or JSON shards of the original release (`story_files.read_records`).
 
-  Every second story of the validation files is of the split test, the others of the split valid. A story that stands
-  twice in the files is not looked for, and so may be in two splits.
+  Half of the stories of the validation files are of the split test, the others of the split valid; the text of a story
+  decides. One that is in the training files too is left out, so no story is in two splits.
 
   Attributes:
     train: files of the split train.
@@ -52,8 +54,29 @@ class StoryFiles(Checked):
     given: Any = self.__dict__["_paths"]["train" if split == "train" else "valid"]
     paths = [os.path.expanduser(path) for path in given]
     read = read_records(paths, bad_share=self.bad_share)
-    found = read if split == "train" else itertools.islice(read, split == "test", None, 2)
+    found = read if split == "train" else self._held_out(read, split)
     return itertools.islice(found, number or None), read.report
+
+  def _held_out(self, read: Records, split: str) -> Iterator[Record]:
+    known = self._trained
+    for record in read:
+      own = _hash_of(record)
+      if own % 2 != (split == "test"):
+        continue
+      if known[min(np.searchsorted(known, own), len(known) - 1)] == own:
+        read.report.repeated += 1
+      else:
+        yield record
+
+  @functools.cached_property
+  def _trained(self) -> np.ndarray:
+    """Hashes of all stories of the training files, ascending, uint64: eight bytes a story."""
+    read, _ = self.records("train", 0)
+    return np.unique(np.fromiter(map(_hash_of, read), np.uint64))
+
+
+def _hash_of(record: Record) -> np.uint64:
+  return np.uint64(int.from_bytes(hashlib.sha256(record.story.encode()).digest()[:8], "big"))
 
 
 def _digest(field: str, path: str) -> str:

@@ -34,11 +34,13 @@ class Report:
     read: good records.
     dropped: by reason, how many records were dropped.
     first: by reason, file:line of the first of them; in a JSON shard with the number of the item, from 1.
+    repeated: good records that were left out, as another split has their story.
   """
 
   read: int = 0
   dropped: dict[str, int] = dataclasses.field(default_factory=dict)
   first: dict[str, str] = dataclasses.field(default_factory=dict)
+  repeated: int = 0
 
   def rows(self) -> list[tuple[int, str, str]]:
     """(records dropped, reason, file:line of the first of them) for each reason, the commonest first."""

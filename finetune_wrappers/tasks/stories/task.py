@@ -43,7 +43,7 @@ class StoryTask(_Kept, Checked):
     stories: of the training split; 0 takes all there are in files.
     held_out: stories of the splits valid and test, each; 0 likewise.
     vocab_size: V, tokens (paper: 8192).
-    tokenizer_stories: of the training split, which the tokenizer is trained on.
+    tokenizer_stories: the tokenizer is trained on so many first ones of what the training split is taken from.
     length: T, tokens that a model sees at once (paper: 1024).
     packed: whether rows are cut out of all stories one after another; else each row is one story.
     feature: that protocols delete (paper: Twist).
@@ -223,7 +223,7 @@ class StoryTask(_Kept, Checked):
         raise InputError(f"{field}: {protocol} leaves none of {sum(records.table.values())} stories; use more of them")
 
     def notes() -> dict[str, Any]:
-      return {"table": records.table, "dropped": report.rows()}
+      return {"table": records.table, "dropped": report.rows(), "repeated": report.repeated}
 
     return build_cache(folder, documents(), self.tokenizer, sources=told, notes=notes)
 
