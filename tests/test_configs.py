@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 import pytest
+from conftest import drop_programs
 from etils import epath
 
 from experiments import runner
@@ -21,6 +22,12 @@ NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if not path
 def workdir(tmp_path_factory):
   """Shared, as by a user: the figures share their models."""
   return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(autouse=True)
+def _programs_are_dropped_after_each_config():
+  yield
+  drop_programs()
 
 
 def _config(name, preset):
