@@ -188,6 +188,6 @@ def test_figures_are_redrawn_from_a_shipped_folder(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["damaged", "stages", "cohorts", "locks", "compiled", "Damaged", ".hidden", "a/b", ""])
 def test_a_run_cannot_be_named_as_a_folder_of_the_store(name):
-  with pytest.raises(InputError, match=r"\Aname: [^\n]*, not stages, cohorts, locks, damaged, compiled\Z"):
+  with pytest.raises(InputError, match=r"\Aname: [^\n]*, not stages, cohorts, locks, damaged, compiled, data\Z"):
     runner.plan_of(changed(CONFIG, name=name))
   assert runner.plan_of(changed(CONFIG, name=f"{name.replace('/', '').strip('.')}_1"))
