@@ -80,6 +80,9 @@ def encode(folder: pathlib.Path, vocab_size: int, threads: int) -> float:
   )
 
 
+_DRAWN: list[object] = []  # keeps the mapped files until they are counted
+
+
 def batches(folder: pathlib.Path, vocab_size: int, threads: int) -> float:
   """Draws batches of 128 packed rows of 1024; returns megabytes of tokens."""
   from finetune_wrappers.tasks.stories.batches import Batches
@@ -88,6 +91,7 @@ def batches(folder: pathlib.Path, vocab_size: int, threads: int) -> float:
   del vocab_size, threads
   cache = TokenCache.open(folder / "cache")
   found = Batches(cache, length=1024, batch_size=128, seed=0, packed=True)
+  _DRAWN.append(found)
   return sum(found.at(step).tokens.nbytes for step in range(_BATCHES)) / 1e6
 
 

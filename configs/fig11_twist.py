@@ -5,7 +5,8 @@ models lie between those of models pretrained with Twist and without, near the f
 
     python -m experiments.main --config=configs/fig11_twist.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of tab01_generation, then 1 minute; paper needs an accelerator and the real data
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of tab01_generation, then 1 minute; paper needs an
+accelerator and the real data
 (docs/stories.md).
 """
 

@@ -5,7 +5,8 @@ iterations, well before the control.
 
     python -m experiments.main --config=configs/fig31_34_curves.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of tab01_generation, then 10 seconds; paper needs an accelerator and the real data
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of tab01_generation, then 10 seconds; paper needs an
+accelerator and the real data
 (docs/stories.md).
 """
 

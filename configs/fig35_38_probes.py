@@ -5,7 +5,8 @@ features that were not deleted are read as before.
 
     python -m experiments.main --config=configs/fig35_38_probes.py:quick --workdir=runs
 
-Cost on 2 CPU cores: smoke 1 minute; quick: the models of tab01_generation, then 1 minute; paper needs an accelerator and the real data
+Cost on 2 CPU cores: smoke 1 minute; quick: the models of tab01_generation, then 1 minute; paper needs an
+accelerator and the real data
 (docs/stories.md).
 """
 
