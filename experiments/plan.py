@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -28,6 +29,7 @@ class Plan(abc.ABC):
     data: folder for what tasks keep beside models, such as tokens of stories; None where nothing is read or trained.
     axes: what fine-tuning sweeps, slowest first: the row's field to the config's key.
     base_axes: likewise, what the models that are fine-tuned sweep; seeds come last.
+    reverses: whether a rate of reFT, the first, goes with a rate of the fine-tuning; "a smaller one" (paper App. B).
   """
 
   config: ConfigDict
@@ -39,6 +41,7 @@ class Plan(abc.ABC):
     "c_tr": "finetune.c_trs",
   }
   base_axes: ClassVar[Mapping[str, str]] = {}
+  reverses: ClassVar[Callable[[float, float], bool]] = operator.lt
 
   @property
   def evaluator(self) -> Evaluator:
@@ -106,12 +109,12 @@ class Plan(abc.ABC):
     return [self._stage("finetune", base, seed, **swept) for swept in self._points(self.axes) for base, seed in bases]
 
   def refts(self) -> list[TrainStage]:
-    """Reverse fine-tuning of every fine-tuned model, at every reFT learning rate below its own."""
+    """Reverse fine-tuning of every fine-tuned model, at every reFT learning rate that goes with its own."""
     return [
       self._reft("reft", parent, parent.seed, rate)
       for parent in self.finetunes()
       for rate in self.config.reft.learning_rates
-      if rate < parent.learning_rate
+      if type(self).reverses(rate, parent.learning_rate)
     ]
 
   def controls(self) -> list[TrainStage]:
@@ -155,8 +158,8 @@ def plans(config: ConfigDict, data: Any = None) -> list[Plan]:
     InputError: for a key whose value it cannot hold, or keys that do not fit each other.
   """
   schema.check(config)
-  _check_reft(config)
   kind = schema.setting_of(config).plan
+  _check_reft(config, kind)
   _check_size(config, kind)
   found = [kind(config, name, data) for name in config.tasks]
   for plan in found:
@@ -164,11 +167,11 @@ def plans(config: ConfigDict, data: Any = None) -> list[Plan]:
   return found
 
 
-def _check_reft(config: ConfigDict) -> None:
+def _check_reft(config: ConfigDict, kind: type[Plan]) -> None:
   """Raises InputError if reverse fine-tuning is asked for and no rate of it is below the fine-tuning's."""
   if config.reft.measure:
     most = max(config.finetune.learning_rates)
-    fine = min(config.reft.learning_rates) < most
+    fine = kind.reverses(min(config.reft.learning_rates), most)
     allowed = f"one below the largest of finetune.learning_rates, {most}"
     require(fine, "reft.learning_rates", config.reft.learning_rates, allowed)
 

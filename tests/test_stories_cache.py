@@ -12,7 +12,7 @@ import pytest
 
 from finetune_wrappers.tasks.stories import cache as module
 from finetune_wrappers.tasks.stories import folders
-from finetune_wrappers.tasks.stories.cache import TokenCache, build_cache, hash_sources
+from finetune_wrappers.tasks.stories.cache import TokenCache, build_cache
 from finetune_wrappers.tasks.stories.tokenizer import train_tokenizer
 from finetune_wrappers.types import InputError
 
@@ -239,13 +239,3 @@ def test_of_two_that_build_at_once_the_first_stays(tmp_path):
   assert len(built(tmp_path / "c", documents())) == 200
   assert (tmp_path / "c" / "tokens.bin").stat().st_mtime == 1 < time.time()
   assert [path.name for path in tmp_path.iterdir()] == ["c"]
-
-
-def test_sources_are_hashed_by_name(tmp_path):
-  (tmp_path / "a.txt").write_bytes(b"abc")
-  known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
-  assert hash_sources([tmp_path / "a.txt"]) == {"a.txt": known}
-  with pytest.raises(InputError, match=r"^sources: two files have the name a\.txt"):
-    hash_sources([tmp_path / "a.txt", tmp_path / "." / "a.txt"])
-  with pytest.raises(InputError, match=r"^sources: .*b\.txt cannot be read"):
-    hash_sources([tmp_path / "b.txt"])

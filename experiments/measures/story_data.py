@@ -29,6 +29,9 @@ def measure(models: Models) -> Measured:
   for split in ("train", "test"):  # valid reads the files of test
     for count, reason, first in task.dropped(split, protocol="none"):
       out.rows.append(data_row(plan, "left_out", count, scope=split, done=f"{reason}; first at {first}"))
+  for split in ("valid", "test"):
+    if count := task.repeated(split):
+      out.rows.append(data_row(plan, "left_out", count, scope=split, done="the training files have the same story"))
   found = judges(task, classifier)
   tokens, lengths, labels = found.labelled("test", classifier.eval_size)
   out.rows.append(data_row(plan, "guess_baseline", float(max(labels.mean(), 1 - labels.mean()))))

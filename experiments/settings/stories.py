@@ -1,6 +1,8 @@
 """The stories setting: a feature of stories that protocols delete from a language model (paper part C)."""
 
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 from experiments import plan as planning
@@ -29,6 +31,7 @@ class StoryPlan(Plan):
   """See Plan; configs are those of `configs.stories_common.stories_config`."""
 
   axes = {"protocol": "finetune.protocols", "learning_rate": "finetune.learning_rates"}
+  reverses = operator.le  # Tab. 1 has eta_S, at which the authors' code revives too
 
   @property
   def source(self) -> StoryMaker | StoryFiles:
@@ -40,9 +43,9 @@ class StoryPlan(Plan):
     with planning.within("maker"):
       return StoryMaker(**self.config.maker.to_dict())
 
-  @property
-  def task(self) -> StoryTask:
-    """The stories, kept in the workdir."""
+  @functools.cached_property
+  def task(self) -> StoryTask:  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The stories, kept in the workdir; one task, so that its files are opened once."""
     source = self.source
     with planning.within("stories"):
       return StoryTask(source=source, root=self.data, **self.config.stories.to_dict())
@@ -50,9 +53,6 @@ class StoryPlan(Plan):
   @property
   def evaluator(self) -> StoryScores:
     """What is measured of every model."""
-    return self._scores()
-
-  def _scores(self) -> StoryScores:
     values = self.config.scores.to_dict()
     with planning.within("scores.classifier"):
       classifier = StoryClassifier(**values.pop("classifier"))
@@ -98,16 +98,6 @@ class StoryPlan(Plan):
     """See Plan: pretrained without the feature."""
     return [self.pretrained(WITHOUT, seed) for seed in self.config.seeds]
 
-  def refts(self) -> list[TrainStage]:
-    """See Plan; also at the fine-tuning's own rate: Tab. 1 has eta_S, at which the authors' code revives too."""
-    rates = self.config.reft.learning_rates
-    return [
-      self._reft("reft", parent, parent.seed, rate)
-      for parent in self.finetunes()
-      for rate in rates
-      if rate <= parent.learning_rate
-    ]
-
   def labels(self, facts: dict) -> list[str]:
     """See Plan: answers are tokens, which have no names here."""
     del facts
@@ -141,7 +131,7 @@ class StoryPlan(Plan):
 
   def _train(self, kind, parent, seed, *, protocol: str, section: Any, rate: float) -> TrainStage:
     # Their errors name sections of their own. Pretraining is not told how stories are told and judged: its key holds.
-    task, scores = self.task, self._scores()
+    task, scores = self.task, self.evaluator
     evaluator = StoryLosses(eval_size=scores.eval_size) if kind == "pretrain" else scores
     with planning.within("pretrain" if kind == "pretrain" else "training"):
       return TrainStage(

@@ -21,11 +21,11 @@ import jax
 import jax.numpy as jnp
 
 from finetune_wrappers.models.gpt_layers import STD, Block, GPTConfig, Head, drawn, norm, product
-from finetune_wrappers.models.model import Model, Position
+from finetune_wrappers.models.model import BlockModel
 from finetune_wrappers.types import ModelOutput, Params, require
 
 
-class GPT(nn.Module, Model):
+class GPT(nn.Module, BlockModel):
   """A GPT over token ids.
 
   Methods raise InputError for strings longer than `config.length` and for a position that is not in the string.
@@ -63,27 +63,6 @@ class GPT(nn.Module, Model):
       hidden.append(units)
     logits = self.head(self.norm(x_BxTxD))
     return ModelOutput(logits, tuple(residuals), tuple(attention), tuple(hidden), embedded_BxTxD)
-
-  def forward(self, params: Params, tokens_BxT: Any) -> Any:
-    """See Model."""
-    return self.apply({"params": params}, tokens_BxT)
-
-  def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
-    """See Model."""
-    if isinstance(position, tuple):
-      return super().answer(params, tokens_BxT, position)
-    return self.apply({"params": params}, tokens_BxT, position, method=GPT.answer_logits)
-
-  def text(self, params: Params, tokens_BxT: Any) -> Any:
-    """See Model."""
-    return self.apply({"params": params}, tokens_BxT, method=GPT.text_logits)
-
-  def stream(self, params: Params, tokens_BxT: Any, position: Position) -> dict[int, Any]:
-    """See Model."""
-    if isinstance(position, tuple):
-      return super().stream(params, tokens_BxT, position)
-    found = self.apply({"params": params}, tokens_BxT, position, method=GPT.answer_residuals)
-    return dict(enumerate(found))
 
   def text_logits(self, tokens_BxT) -> Any:
     """`__call__(tokens).logits`, [B, T, V], for training on the text; those at t are for token t + 1."""

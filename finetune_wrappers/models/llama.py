@@ -16,11 +16,11 @@ import jax.numpy as jnp
 
 from finetune_wrappers.models.gpt_layers import STD, Head, drawn, product
 from finetune_wrappers.models.llama_layers import Block, LlamaConfig, Norm, rotary_table
-from finetune_wrappers.models.model import Model, Position
+from finetune_wrappers.models.model import BlockModel
 from finetune_wrappers.types import ModelOutput, Params, require
 
 
-class Llama(nn.Module, Model):
+class Llama(nn.Module, BlockModel):
   """A Llama over token ids.
 
   Methods raise InputError for strings longer than `config.length` and for a position that is not in the string.
@@ -56,27 +56,6 @@ class Llama(nn.Module, Model):
       attention += weights
       hidden.append(units)
     return ModelOutput(self._logits(x_BxTxD), tuple(residuals), tuple(attention), tuple(hidden), embedded_BxTxD)
-
-  def forward(self, params: Params, tokens_BxT: Any) -> Any:
-    """See Model."""
-    return self.apply({"params": params}, tokens_BxT)
-
-  def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
-    """See Model."""
-    if isinstance(position, tuple):
-      return super().answer(params, tokens_BxT, position)
-    return self.apply({"params": params}, tokens_BxT, position, method=Llama.answer_logits)
-
-  def text(self, params: Params, tokens_BxT: Any) -> Any:
-    """See Model."""
-    return self.apply({"params": params}, tokens_BxT, method=Llama.text_logits)
-
-  def stream(self, params: Params, tokens_BxT: Any, position: Position) -> dict[int, Any]:
-    """See Model."""
-    if isinstance(position, tuple):
-      return super().stream(params, tokens_BxT, position)
-    found = self.apply({"params": params}, tokens_BxT, position, method=Llama.answer_residuals)
-    return dict(enumerate(found))
 
   def cache(self, *, batch: int, slots: int) -> Any:
     """Room for keys and values: (k, v) of each block, [B, G, slots, K] of zeros, in the dtype of products."""

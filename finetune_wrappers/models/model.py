@@ -1,7 +1,7 @@
 """What training and analyses need of a model, and adapters for models that are not ours.
 
-`Model` is the protocol and, for everything but `forward`, a default. `TracrTransformer` and `GPT` are Flax modules that
-are Models too. Any other Flax module goes into `FlaxModel`, any function into `FunctionModel`:
+`Model` is the protocol and, for everything but `forward`, a default. `TracrTransformer`, `GPT` and `Llama` are Flax
+modules that are Models too. Any other Flax module goes into `FlaxModel`, any function into `FunctionModel`:
 
     model = FunctionModel(lambda params, tokens: my_logits(params, tokens))    # logits [B, T, V]
     model = FlaxModel(my_module)                                             # returns logits or a ModelOutput
@@ -59,6 +59,32 @@ class Model:
   def numerics(self) -> contextlib.AbstractContextManager:
     """The context to trace and call the model in: its precision."""
     return jax.default_matmul_precision(self.precision) if self.precision else contextlib.nullcontext()
+
+
+class BlockModel(Model):
+  """A Flax module with own ways to what is needed: `text_logits`, `answer_logits`, `answer_residuals`."""
+
+  apply: Callable[..., Any]  # Flax's
+
+  def forward(self, params: Params, tokens_BxT: Any) -> ModelOutput:
+    """See Model."""
+    return self.apply({"params": params}, tokens_BxT)
+
+  def answer(self, params: Params, tokens_BxT: Any, position: Position) -> Any:
+    """See Model."""
+    if isinstance(position, tuple):
+      return super().answer(params, tokens_BxT, position)
+    return self.apply({"params": params}, tokens_BxT, position, method="answer_logits")
+
+  def text(self, params: Params, tokens_BxT: Any) -> Any:
+    """See Model."""
+    return self.apply({"params": params}, tokens_BxT, method="text_logits")
+
+  def stream(self, params: Params, tokens_BxT: Any, position: Position) -> dict[int, Any]:
+    """See Model."""
+    if isinstance(position, tuple):
+      return super().stream(params, tokens_BxT, position)
+    return dict(enumerate(self.apply({"params": params}, tokens_BxT, position, method="answer_residuals")))
 
 
 @dataclasses.dataclass(frozen=True)

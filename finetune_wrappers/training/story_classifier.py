@@ -45,7 +45,7 @@ class StoryClassifier(Checked):
     learning_rate: the maximum of the schedule.
     blocks: of the GPT.
     width: of the GPT.
-    eval_size: stories of the split test for `accuracy`.
+    eval_size: held-out stories that its accuracy is measured on.
   """
 
   stories: int = ruled(SIZE)
@@ -109,13 +109,6 @@ class StoryClassifier(Checked):
     data = buffer.getvalue()
     write_atomically(path, hashlib.sha256(data).digest() + data)
     return run.params
-
-  def accuracy(self, task: StoryTask, params: Params) -> tuple[float, float]:
-    """(share of stories of the split test that it calls rightly, that of always guessing the commoner label)."""
-    tokens, lengths, masks = task.stories_of("test", longest=self.story_length, size=self.eval_size)
-    labels = labels_of(task, masks)
-    said = jax.jit(lambda tokens, lengths: self.says(params, task, tokens, lengths))(tokens, lengths)
-    return float((np.asarray(said) == labels).mean()), float(max(labels.mean(), 1 - labels.mean()))
 
   def _config(self, task: StoryTask) -> gpt.GPTConfig:
     return gpt.GPTConfig(

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -121,8 +121,7 @@ def build_cache(
     folder: the cache to make.
     documents: instruction, story and features (0 to 255) of each; read once.
     tokenizer: encodes them.
-    sources: JSON values that say what the documents are, such as `hash_sources(paths)`; equal sources mean equal
-      documents.
+    sources: JSON values that say what the documents are, such as hashes of files; equal sources mean equal documents.
     notes: called when all documents are read; further JSON values for the manifest, such as how many were left out.
     progress: called now and then with the number of documents and of bytes of text so far.
     threads: of the encoder.
@@ -146,23 +145,6 @@ def build_cache(
           flush(file)
         publish(temporary, final=final)
   return TokenCache.open(final, tokenizer=tokenizer, sources=sources)
-
-
-def hash_sources(paths: Sequence[str | os.PathLike]) -> dict[str, str]:
-  """SHA-256 of files by their names without folders.
-
-  Raises:
-    InputError: if a file cannot be read, or two have one name.
-  """
-  found = {}
-  for path in map(pathlib.Path, paths):
-    if path.name in found:
-      raise InputError(f"sources: two files have the name {path.name}; rename one")
-    try:
-      found[path.name] = _sha256(path)
-    except OSError as error:
-      raise InputError(f"sources: {path} cannot be read ({os.strerror(error.errno or 0)})") from error
-  return found
 
 
 class _Damaged(Exception):

@@ -119,10 +119,17 @@ class StoryTask(_Kept, Checked):
     """Malformed records of files that were left out: (how many, reason, file:line of the first) for each reason."""
     return [tuple(row) for row in self.cache(split, protocol=protocol).manifest["notes"]["dropped"]]
 
+  def repeated(self, split: str) -> int:
+    """Stories of the files of a held-out split that were left out, as the training files have them too."""
+    return self.cache(split).manifest["notes"]["repeated"]
+
   def batches(self, protocol: str, *, batch_size: int, seed: int) -> Batches:
     """Rows to train on, in an order that the seed decides."""
-    cache = self.cache("train", protocol=protocol)
-    return Batches(cache, length=self.length, batch_size=batch_size, seed=seed, packed=self.packed)
+    made, which = self.__dict__.setdefault("_batches", {}), (protocol, batch_size, seed)
+    if which not in made:
+      cache = self.cache("train", protocol=protocol)
+      made[which] = Batches(cache, length=self.length, batch_size=batch_size, seed=seed, packed=self.packed)
+    return made[which]
 
   def held_out_rows(self, featured: bool, size: int, split: str = "test") -> tuple[np.ndarray, np.ndarray]:
     """The first stories with the feature or without: tokens uint16 [size, T + 1], lengths int32 [size].
