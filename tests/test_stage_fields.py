@@ -23,7 +23,7 @@ FIELDS = {
   for line in path.read_text().splitlines()
   for name in json.loads(line)
 }
-SWEPT = {"target", "learning_rate", "c_tr", "mix", "reft_learning_rate", "reft_c_tr"}
+SWEPT = {"target", "learning_rate", "c_tr", "mix", "protocol", "reft_learning_rate", "reft_c_tr"}
 
 
 @pytest.mark.parametrize("name", sorted({*FIELDS, "stream", "reft_learning_rate", "share"} - (SWEPT - {"c_tr"})))
